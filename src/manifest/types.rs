@@ -1,0 +1,381 @@
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::Scalar;
+use crate::spec::{OutputMode, Protocol, Sampling};
+
+/// What to deploy, and how to measure it.
+///
+/// The doc comments of these types are the descriptions in `benchrun schema`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The sweep's name: the folder of its runs.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    pub name: String,
+    /// The seed that every random choice below starts from unless it names its own.
+    #[serde(default)]
+    pub seed: u64,
+    /// Seeds of single random things.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seeds: Seeds,
+    /// Where each model comes from, by the name that the `model` axis uses.
+    #[schemars(extend("minProperties" = 1))]
+    pub models: IndexMap<String, Model>,
+    /// The serving system.
+    pub engine: Engine,
+    /// Where commands and servers run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub runtime: Runtime,
+    /// The sweep: every combination is a cell.
+    pub matrix: Matrix,
+    /// The phases that each cell is measured with, by name.
+    #[schemars(extend("minProperties" = 1))]
+    pub benchmarks: IndexMap<String, Phase>,
+    /// Time limits of what is not a request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub time_limits: TimeLimits,
+    /// What an earlier run resolved; written by benchrun into `lock.yaml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<Locked>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Seeds of single random things; each defaults to the manifest's `seed`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seeds {
+    /// Synthetic prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<u64>,
+    /// The server's sampling, where its protocol takes a seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<u64>,
+}
+
+/// Where a model comes from: exactly one of `hf`, `path` and `dummy`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Model {
+    /// A repository of a Hugging Face hub.
+    Hf(HfModel),
+    /// A Hugging Face folder on this machine, relative to the manifest.
+    Path(PathBuf),
+    /// Random weights and a real tokenizer, made here: what the field calls dummy weights.
+    Dummy(DummyModel),
+}
+
+/// A repository of a Hugging Face hub.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HfModel {
+    /// `owner/name`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    pub repo: String,
+    /// A branch, a tag or a commit; pinned to a commit when it is fetched.
+    #[serde(default = "main_branch")]
+    pub revision: String,
+    /// Glob patterns of the files to fetch. By default safetensors, JSON, tokenizer and text files; pickle files only
+    /// when a pattern here asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+fn main_branch() -> String {
+    "main".to_owned()
+}
+
+/// Random weights and a real tokenizer.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DummyModel {
+    /// The seed of the weights; the manifest's `seed` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// A Hugging Face `config.json`, written out; a small Qwen2 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// The serving system: a recipe and its settings.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// The recipe: a folder under `templates/`, built in or your own.
+    pub name: String,
+    /// The engine's version; the recipe's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Values for the recipe's settings, the same for all cells.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub settings: IndexMap<String, Scalar>,
+    /// A folder of recipes, relative to the manifest, searched before the built-in ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipes: Option<PathBuf>,
+}
+
+/// Where commands and servers run: exactly one kind.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// Directly on this machine.
+    Host(HostRuntime),
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self::Host(HostRuntime::default())
+    }
+}
+
+/// Directly on this machine.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRuntime {
+    /// Environment variables for every command and server.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub env: IndexMap<String, String>,
+    /// The address that servers listen on.
+    #[serde(default = "loopback", skip_serializing_if = "is_loopback")]
+    pub listen: String,
+}
+
+fn loopback() -> String {
+    "127.0.0.1".to_owned()
+}
+
+fn is_loopback(address: &String) -> bool {
+    address == "127.0.0.1"
+}
+
+/// The sweep: the product of the axes, plus `include`, less `exclude`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matrix {
+    /// Values by axis name. A name like `tp/pp` is several axes that move together: its values are lists.
+    pub axes: IndexMap<String, Vec<AxisValue>>,
+    /// Other values of some axes for single models, by the model's name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub per_model: IndexMap<String, IndexMap<String, Vec<AxisValue>>>,
+    /// Cells beside the product; an axis left out takes its first value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<IndexMap<String, Scalar>>,
+    /// Cells to leave out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<Exclude>,
+}
+
+/// One value of an axis, or one value for each of the axes that move together.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AxisValue {
+    One(Scalar),
+    Together(Vec<Scalar>),
+}
+
+/// Cells to leave out, and why.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exclude {
+    /// A value, or a list of values, for each axis that matters; a cell that matches all of them is left out.
+    #[schemars(extend("minProperties" = 1))]
+    #[serde(rename = "where")]
+    pub matching: IndexMap<String, AxisValue>,
+    /// Shown in the plan and in the results.
+    #[schemars(length(min = 1))]
+    pub because: String,
+}
+
+/// One way of loading the server. An axis of the same name as a field here overrides that field.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    pub protocol: Protocol,
+    /// Ask for tokens as they are made. Without it only E2E can be measured.
+    #[serde(default = "yes")]
+    pub streaming: bool,
+    #[serde(default)]
+    pub data: PhaseData,
+    #[serde(default)]
+    pub output: PhaseOutput,
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Closed loop: each value is a load point with that many requests under way.
+    #[schemars(length(min = 1), inner(range(min = 1, max = 100_000)))]
+    pub concurrency: Vec<u32>,
+    /// Measured requests of each load point. Exactly one of `requests` and `duration` is given.
+    #[schemars(range(min = 1))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
+    /// How long each load point sends requests: `30s`, `2m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+    /// Requests before the measured ones, at the same concurrency; the concurrency by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_requests: Option<u64>,
+    /// How often each load point is measured.
+    #[schemars(range(min = 1, max = 1000))]
+    #[serde(default = "one")]
+    pub rounds: u32,
+    /// After this a request has failed.
+    #[serde(default = "five_minutes")]
+    pub request_timeout: Duration,
+    /// After this a load point is cut off.
+    #[serde(default = "one_hour")]
+    pub point_timeout: Duration,
+    /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub thresholds: IndexMap<String, Threshold>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn five_minutes() -> Duration {
+    Duration("5m".to_owned())
+}
+
+fn one_hour() -> Duration {
+    Duration("1h".to_owned())
+}
+
+/// Where prompts come from: exactly one kind.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseData {
+    /// Random text of an exact length under the model's tokenizer.
+    Synthetic(Synthetic),
+    /// One JSON object a line with a `text_input`.
+    Jsonl(JsonlFile),
+}
+
+impl Default for PhaseData {
+    fn default() -> Self {
+        Self::Synthetic(Synthetic::default())
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Synthetic {
+    /// Input tokens; the `isl` axis by default.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isl: Option<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonlFile {
+    /// Relative to the manifest.
+    pub path: PathBuf,
+}
+
+/// The length of each answer.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhaseOutput {
+    #[serde(default = "exact")]
+    pub mode: OutputMode,
+    /// Output tokens; the `osl` axis by default.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u32>,
+}
+
+fn exact() -> OutputMode {
+    OutputMode::Exact
+}
+
+impl Default for PhaseOutput {
+    fn default() -> Self {
+        Self { mode: exact(), tokens: None }
+    }
+}
+
+/// A bound that a column of the results must keep; at least one of `min` and `max`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[schemars(extend("minProperties" = 1))]
+#[serde(deny_unknown_fields)]
+pub struct Threshold {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
+/// Time limits of what is not a request.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeLimits {
+    /// Fetching one model.
+    pub fetch: Duration,
+    /// One quantize or build command.
+    pub step: Duration,
+    /// From the server's start until it is ready.
+    pub ready: Duration,
+    /// From asking the server to stop until it is killed.
+    pub stop: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        let limit = |text: &str| Duration(text.to_owned());
+        Self { fetch: limit("24h"), step: limit("12h"), ready: limit("10m"), stop: limit("30s") }
+    }
+}
+
+/// A time like `250ms`, `30s`, `5m` or `1h 30m`.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Duration(
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(ms|s|m|h|d)( [0-9]{1,9}(ms|s|m|h|d))*$"))] pub(super) String,
+);
+
+impl Duration {
+    /// The time it stands for; the schema lets nothing else in.
+    #[must_use]
+    pub fn as_std(&self) -> std::time::Duration {
+        humantime::parse_duration(&self.0).expect("the schema's pattern is a subset of what humantime reads")
+    }
+}
+
+/// What an earlier run resolved. A run of a manifest that has this refuses anything else.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Locked {
+    /// The benchrun that wrote it.
+    pub benchrun: String,
+    /// By model name.
+    pub models: IndexMap<String, LockedModel>,
+    /// Versions of the programs that the recipe calls, by their name there.
+    pub programs: IndexMap<String, String>,
+    /// The sha256 of the recipe's files.
+    pub recipe: String,
+    /// The sha256 of each workload (exact prompts and schedule), by phase and load point.
+    pub workloads: IndexMap<String, String>,
+    /// The machine; recorded, not enforced.
+    pub host: IndexMap<String, Scalar>,
+}
+
+/// What a model was resolved to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LockedModel {
+    /// The commit, for a model of a hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// sha256 by file.
+    pub files: IndexMap<String, String>,
+}

@@ -1,0 +1,9 @@
+//! What happened: one [`RequestRecord`] a request, one [`PointRecord`] a load point.
+//!
+//! **Invariant:** raw facts only. Every figure of a report can be computed again from these.
+
+mod point;
+mod request;
+
+pub use point::{ClientFacts, PointRecord, PointStatus, ServerFacts};
+pub use request::{RequestError, RequestKind, RequestRecord, RequestStatus, TokenSource};

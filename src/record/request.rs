@@ -1,0 +1,87 @@
+use serde::{Deserialize, Serialize};
+
+/// Whether a request belongs to the measurement.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    Warmup,
+    Measure,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestStatus {
+    Ok,
+    Failed,
+    /// Ended by us: a time limit of the point or an interruption.
+    CutOff,
+}
+
+/// Where `output_tokens` was read, best first.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSource {
+    ServerUsage,
+    ServerTensor,
+    TokenIds,
+    Chunks,
+    Tokenizer,
+}
+
+impl TokenSource {
+    /// The word used in records and result rows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ServerUsage => "server_usage",
+            Self::ServerTensor => "server_tensor",
+            Self::TokenIds => "token_ids",
+            Self::Chunks => "chunks",
+            Self::Tokenizer => "tokenizer",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RequestError {
+    /// A short word to count by: `connect`, `timeout`, `http_503`, `grpc_unavailable`, `stream`, `parse`, `length` …
+    pub kind: String,
+    pub message: String,
+}
+
+/// Raw facts of one request. Times are nanoseconds on one monotonic clock since the phase began.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RequestRecord {
+    /// Number within the load point, in order of sending, from 0.
+    pub request: u64,
+    pub kind: RequestKind,
+    /// Index of the prompt in the point's data, from 0.
+    pub prompt: u64,
+    /// The closed-loop worker, from 0.
+    pub worker: u32,
+    /// When the request was due: in a closed loop, when its worker became free.
+    pub due_ns: u64,
+    /// When its first byte was handed to the connection.
+    pub sent_ns: u64,
+    /// First chunk of the answer, with or without text.
+    pub first_response_ns: Option<u64>,
+    /// First chunk with non-empty text; unknown for an answer that does not stream.
+    pub first_token_ns: Option<u64>,
+    /// Last chunk with text.
+    pub last_token_ns: Option<u64>,
+    pub end_ns: u64,
+    /// Arrival of every chunk that carries text.
+    pub chunk_ns: Vec<u64>,
+    pub status: RequestStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RequestError>,
+    /// The server's own count where it gives one, otherwise ours.
+    pub input_tokens: Option<u32>,
+    /// Our count of the prompt under the model's tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens_sent: Option<u32>,
+    pub output_tokens: Option<u32>,
+    pub output_tokens_source: Option<TokenSource>,
+    pub finish_reason: Option<String>,
+    pub output_text: String,
+}

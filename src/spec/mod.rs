@@ -1,0 +1,127 @@
+//! What a step is asked to do: types only, shared by the manifest, the planner and the load generator.
+//!
+//! **Invariant:** no behaviour beyond naming; every value here can be written to disk and read back.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a request travels to the server.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// `POST /v1/completions`, streamed as server-sent events.
+    OpenaiCompletions,
+    /// `POST /v1/chat/completions`, streamed as server-sent events.
+    OpenaiChat,
+    /// KServe v2 `ModelStreamInfer` with the tensors of TensorRT-LLM's ensemble.
+    TritonGrpc,
+    /// Triton's `POST /v2/models/M/generate`: one JSON answer.
+    TritonGenerate,
+    /// Triton's `POST /v2/models/M/generate_stream`: server-sent events without a final marker.
+    TritonGenerateStream,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 5] =
+        [Self::OpenaiCompletions, Self::OpenaiChat, Self::TritonGrpc, Self::TritonGenerate, Self::TritonGenerateStream];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenaiCompletions => "openai-completions",
+            Self::OpenaiChat => "openai-chat",
+            Self::TritonGrpc => "triton-grpc",
+            Self::TritonGenerate => "triton-generate",
+            Self::TritonGenerateStream => "triton-generate-stream",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How long an answer is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputMode {
+    /// Exactly `tokens` tokens: the server is told to ignore the end-of-sequence token, and a shorter answer fails.
+    Exact,
+    /// At most `tokens` tokens: the model's end-of-sequence token may end the answer earlier.
+    AtMost,
+}
+
+/// The length of each answer.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub struct Output {
+    pub mode: OutputMode,
+    /// Tokens.
+    pub tokens: u32,
+}
+
+/// How the next token is chosen. Greedy unless a temperature above 0 is given.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// 0 is greedy decoding.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub temperature: f64,
+    /// The number of most likely tokens to draw from.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// The probability mass to draw from.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+}
+
+/// Where the prompts of a phase come from.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Data {
+    /// Random text of exactly `isl` tokens under the model's tokenizer.
+    Synthetic { isl: u32 },
+    /// A file with one JSON object a line that has a `text_input`.
+    Jsonl { path: PathBuf },
+}
+
+/// When a load point ends.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Volume {
+    /// This many measured requests.
+    Requests(u64),
+    /// No new request after this many seconds; those under way finish.
+    DurationS(f64),
+}
+
+/// One load point, resolved: everything the load generator needs besides the server's address.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LoadPoint {
+    pub phase: String,
+    pub protocol: Protocol,
+    /// Ask the server to send tokens as they come. `false` measures E2E only: there is no first token to see.
+    pub streaming: bool,
+    pub data: Data,
+    pub output: Output,
+    pub sampling: Sampling,
+    /// Closed loop: requests under way at any time.
+    pub concurrency: u32,
+    pub volume: Volume,
+    /// Requests before the measured ones, recorded with kind `warmup`.
+    pub warmup_requests: u64,
+    /// The round, from 1.
+    pub round: u32,
+    pub prompt_seed: u64,
+    pub sampling_seed: u64,
+    /// Seconds after which a request counts as failed with kind `timeout`.
+    pub request_timeout_s: f64,
+    /// Seconds after which the whole point is cut off.
+    pub point_timeout_s: f64,
+}
