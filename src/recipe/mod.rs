@@ -1,1 +1,17 @@
-//! recipe
+//! An engine as data: `templates/<engine>/recipe.yaml` and the templates beside it.
+//!
+//! A [`Recipe`] is what the file says; a [`LoadedRecipe`] is that, checked and compiled, and answers what a command line,
+//! an environment or a rendered file is for given values.
+//!
+//! **Invariant:** nothing here knows a particular engine. A new one needs a folder, not Rust.
+
+mod loaded;
+mod source;
+mod types;
+
+pub use loaded::{LoadedRecipe, Part, RecipeError, Rendered};
+pub use source::{RecipeFiles, built_in_names};
+pub use types::{
+    Action, Argument, ConditionalArguments, Endpoint, Limit, LogHint, Probe, Program, Recipe, Server, Setting, SettingKind,
+    Steps,
+};

@@ -1,0 +1,347 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::material::{Canonical, Material, point_key, point_material, sorted};
+use super::phase::{Load, Phases, identity};
+use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
+use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
+use super::{History, ModelIdentity};
+use crate::base::{Scalar, StepKey};
+use crate::event::StepKind;
+use crate::manifest::{Manifest, Runtime};
+use crate::matrix::{Cell, Cells};
+use crate::recipe::{LoadedRecipe, Part, RecipeError};
+
+/// All that a plan is made of.
+pub struct Inputs<'a> {
+    pub manifest: &'a Manifest,
+    pub recipe: &'a LoadedRecipe,
+    pub cells: Cells,
+    /// Which cells `--only` chooses; one entry a cell.
+    pub chosen: Vec<bool>,
+    /// By model name.
+    pub models: &'a BTreeMap<String, ModelIdentity>,
+    /// Versions by the name under the recipe's `programs`.
+    pub programs: &'a BTreeMap<String, String>,
+    /// sha256 of the data files, by path as the manifest has it.
+    pub data_files: &'a HashMap<PathBuf, String>,
+    pub history: &'a History,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error("phase `{phase}` has no `{what}`, and neither has the matrix")]
+    NoLength { phase: String, what: &'static str },
+    #[error("axis `{axis}` gives phase `{phase}` the value `{value}`")]
+    AxisForPhase { phase: String, axis: &'static str, value: Scalar, source: serde_json::Error },
+}
+
+/// Decides everything: which steps there are, what each one's key is, which of them are there already.
+pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
+    let axes = all_axes(&inputs.cells.axes);
+    let values_of = ValuesOf::new(inputs.manifest, inputs.recipe, &inputs.cells.axes);
+    let mut planner = Planner::new(&inputs);
+    let mut cells = Vec::with_capacity(inputs.cells.cells.len());
+    for (cell, &chosen) in inputs.cells.cells.iter().zip(&inputs.chosen) {
+        let values = Arc::new(values_of.cell(cell));
+        let planned = planner.cell(cells.len(), cell, &values, chosen, &axes)?;
+        cells.push(planned);
+    }
+    let version = inputs.manifest.engine.version.as_ref().or(inputs.recipe.recipe.versions.first());
+    let mut plan = Plan {
+        name: inputs.manifest.name.clone(),
+        engine: inputs.manifest.engine.name.clone(),
+        engine_version: version.cloned().unwrap_or_default(),
+        axes,
+        cells,
+        steps: planner.steps,
+        points: planner.points,
+        warnings: Vec::new(),
+    };
+    settle_servers(&mut plan);
+    plan.warnings = warnings(&inputs);
+    Ok(plan)
+}
+
+/// The contract's axes first, then the manifest's own in its order.
+fn all_axes(axes: &[String]) -> Vec<String> {
+    let others = axes.iter().filter(|axis| !KNOWN_AXES.contains(&axis.as_str())).cloned();
+    KNOWN_AXES.iter().map(|&axis| axis.to_owned()).chain(others).collect()
+}
+
+/// A server has work to do exactly when one of its load points has.
+fn settle_servers(plan: &mut Plan) {
+    let mut work: HashMap<usize, State> = HashMap::new();
+    for point in plan.points.iter().filter(|point| point.has_work()) {
+        if let (Some(server), PointState::Planned { state, .. }) = (plan.server_of(point), &point.state) {
+            work.entry(server).or_insert_with(|| state.clone());
+        }
+    }
+    for (index, step) in plan.steps.iter_mut().enumerate().filter(|(_, step)| step.kind == StepKind::Bench) {
+        step.state = match work.remove(&index) {
+            None => State::Cached,
+            Some(_) if matches!(step.state, State::Stale { .. }) => continue,
+            Some(state) => state,
+        };
+    }
+}
+
+fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
+    inputs
+        .models
+        .iter()
+        .filter_map(|(name, identity)| match identity {
+            ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
+                "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
+            )),
+            ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
+        })
+        .collect()
+}
+
+type PartMemo = HashMap<(Part, usize, Vec<Option<Scalar>>), usize>;
+
+struct Planner<'a> {
+    inputs: &'a Inputs<'a>,
+    places: Places,
+    phases: Phases<'a>,
+    limit_names: Vec<String>,
+    part_names: BTreeMap<Part, Vec<String>>,
+    limits: HashMap<Vec<Option<Scalar>>, Option<Arc<str>>>,
+    fetches: HashMap<String, usize>,
+    parts: PartMemo,
+    by_key: HashMap<StepKey, usize>,
+    steps: Vec<Step>,
+    points: Vec<Point>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(inputs: &'a Inputs<'a>) -> Self {
+        let names = |part: Part| inputs.recipe.used(part).iter().cloned().collect();
+        Self {
+            inputs,
+            places: Places::symbolic(inputs.manifest, inputs.recipe),
+            phases: Phases::new(inputs.manifest, inputs.data_files),
+            limit_names: inputs.recipe.used_by_limits().into_iter().collect(),
+            part_names: Part::ALL.into_iter().map(|part| (part, names(part))).collect(),
+            limits: HashMap::new(),
+            fetches: HashMap::new(),
+            parts: HashMap::new(),
+            by_key: HashMap::new(),
+            steps: Vec::new(),
+            points: Vec::new(),
+        }
+    }
+
+    fn cell(
+        &mut self,
+        index: usize,
+        cell: &Cell,
+        values: &Arc<Values>,
+        chosen: bool,
+        axes: &[String],
+    ) -> Result<PlannedCell, PlanError> {
+        let model = values.get("model").and_then(Scalar::as_text).unwrap_or_default().to_owned();
+        let first_point = self.points.len();
+        let mut gpus = 0;
+        let state = match &cell.excluded {
+            Some(because) => CellState::Excluded { because: because.clone() },
+            None if !chosen => CellState::NotChosen,
+            None => match self.unsupported(values)? {
+                Some(because) => CellState::Unsupported { because },
+                None => {
+                    gpus = self.inputs.recipe.gpus(&values.with(&self.places))?;
+                    CellState::Planned { server: self.server(&model, values)? }
+                }
+            },
+        };
+        if !matches!(state, CellState::Excluded { .. }) {
+            self.add_points(index, &state, values, &model)?;
+        }
+        let values = axes.iter().map(|axis| values.get(axis).cloned()).collect();
+        Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
+    }
+
+    /// Why the engine cannot do a cell, if it cannot.
+    fn unsupported(&mut self, values: &Values) -> Result<Option<Arc<str>>, PlanError> {
+        let recipe = self.inputs.recipe;
+        let precision = values.get("precision").map(ToString::to_string).unwrap_or_default();
+        if !recipe.recipe.precisions.contains_key(&precision) {
+            let known: Vec<&str> = recipe.recipe.precisions.keys().map(String::as_str).collect();
+            let engine = &recipe.recipe.engine;
+            return Ok(Some(format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into()));
+        }
+        let used: Vec<Option<Scalar>> = self.limit_names.iter().map(|name| values.get(name).cloned()).collect();
+        if let Some(known) = self.limits.get(&used) {
+            return Ok(known.clone());
+        }
+        let met: Option<Arc<str>> = recipe.limit_met(&values.with(&self.places))?.map(Into::into);
+        self.limits.insert(used, met.clone());
+        Ok(met)
+    }
+
+    fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
+        let model_key = match state {
+            CellState::Planned { .. } => self.steps[self.fetches[model]].key.to_string(),
+            CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => String::new(),
+        };
+        for phase in 0..self.inputs.manifest.benchmarks.len() {
+            let loads = self.phases.loads(phase, values, &model_key)?;
+            for load in loads.iter() {
+                let state = self.point_state(state, load);
+                self.points.push(Point { cell, name: load.name.clone(), load: load.point.clone(), state });
+            }
+        }
+        Ok(())
+    }
+
+    fn point_state(&self, cell: &CellState, load: &Load) -> PointState {
+        let server = match cell {
+            CellState::Planned { server } => &self.steps[*server],
+            CellState::Unsupported { because } | CellState::Excluded { because } => {
+                return PointState::Unsupported { because: because.clone() };
+            }
+            CellState::NotChosen => return PointState::NotChosen,
+        };
+        let recipe = &self.inputs.recipe.recipe;
+        if !recipe.server.protocols.contains_key(&load.point.protocol) {
+            let because = format!("engine `{}` does not serve protocol `{}`", recipe.engine, load.point.protocol);
+            return PointState::Unsupported { because: because.into() };
+        }
+        let key = point_key(&server.key, &load.digest);
+        let history = self.inputs.history;
+        let label = || format!("{} {} {}", server.label, load.point.phase, load.name);
+        let state = if history.holds(StepKind::Bench, &key) {
+            State::Cached
+        } else {
+            history.missing("point", &label, || point_material(&server.key, &identity(&load.point), &load.data))
+        };
+        PointState::Planned { key, state }
+    }
+
+    fn server(&mut self, model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
+        let fetch = self.fetch(model, values);
+        let mut chain = vec![fetch];
+        for part in [Part::Quantize, Part::Build, Part::Render] {
+            let step = self.part(part, &chain, model, values)?;
+            chain.push(step);
+        }
+        self.part(Part::Server, &chain, model, values)
+    }
+
+    fn fetch(&mut self, model: &str, values: &Arc<Values>) -> usize {
+        if let Some(&step) = self.fetches.get(model) {
+            return step;
+        }
+        let material = Material { model: self.inputs.models.get(model), ..Material::new(StepKind::Fetch) };
+        let (key, material) = material.keyed();
+        let step = self.step(StepKind::Fetch, format!("fetch {model}"), key, material, Vec::new(), Vec::new(), model, values);
+        self.fetches.insert(model.to_owned(), step);
+        step
+    }
+
+    /// The step that does a part, or the step before it when the part has nothing to do.
+    fn part(&mut self, part: Part, chain: &[usize], model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
+        let before = chain[chain.len() - 1];
+        let used: Vec<Option<Scalar>> = self.part_names[&part].iter().map(|name| self.lookup(name, values)).collect();
+        // The steps before a part follow from the one before it and, through it, from its own inputs.
+        let memo_key = (part, before, used);
+        if let Some(&step) = self.parts.get(&memo_key) {
+            return Ok(step);
+        }
+        let step = match self.inputs.recipe.render(part, &values.with(&self.places))? {
+            None => before,
+            Some(rendered) => {
+                let inputs = self.roles(part, chain);
+                let manifest = self.inputs.manifest;
+                let Runtime::Host(host) = &manifest.runtime;
+                let programs = rendered.command.first().and_then(|name| self.inputs.programs.get_key_value(name));
+                let kind = part.step();
+                let material = Material {
+                    values: values.used_by(self.inputs.recipe, part),
+                    rendered: Some(Canonical::of(&rendered)),
+                    programs: programs.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
+                    environment: if rendered.command.is_empty() { BTreeMap::new() } else { sorted(&host.env) },
+                    inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
+                    ..Material::new(kind)
+                };
+                let (key, material) = material.keyed();
+                let label = label(kind, model, &values.used_by(self.inputs.recipe, part), chain, &self.steps);
+                let inputs = inputs.into_values().collect();
+                self.step(kind, label, key, material, chain.to_vec(), inputs, model, values)
+            }
+        };
+        self.parts.insert(memo_key, step);
+        Ok(step)
+    }
+
+    fn lookup(&self, name: &str, values: &Values) -> Option<Scalar> {
+        // `quant` follows from the precision.
+        values.get(if name == "quant" { "precision" } else { name }).cloned()
+    }
+
+    /// The steps that a part reads, by the name its templates use; a server also reads the model, for its tokenizer.
+    fn roles(&self, part: Part, chain: &[usize]) -> BTreeMap<&'static str, usize> {
+        let used = self.inputs.recipe.used(part);
+        let roles = ["fetch", "quantize", "build", "render"].into_iter().zip(chain.iter().copied());
+        roles.filter(|(role, _)| used.contains(*role) || (part == Part::Server && *role == "fetch")).collect()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a step, named by their order in the struct")]
+    fn step(
+        &mut self,
+        kind: StepKind,
+        label: String,
+        key: StepKey,
+        material: Value,
+        chain: Vec<usize>,
+        inputs: Vec<usize>,
+        model: &str,
+        values: &Arc<Values>,
+    ) -> usize {
+        if let Some(&step) = self.by_key.get(&key) {
+            return step;
+        }
+        let history = self.inputs.history;
+        let state = if kind != StepKind::Bench && history.holds(kind, &key) {
+            State::Cached
+        } else {
+            history.missing(kind.name(), &|| label.clone(), || material.clone())
+        };
+        let index = self.steps.len();
+        self.by_key.insert(key.clone(), index);
+        self.steps.push(Step {
+            kind,
+            key,
+            label,
+            model: model.to_owned(),
+            chain,
+            inputs,
+            values: values.clone(),
+            material: Arc::new(material),
+            state,
+        });
+        index
+    }
+}
+
+/// `build tiny-qwen2 int8_wo batch_size=4`: the kind, the step before it, and the values that are new in this one.
+fn label(kind: StepKind, model: &str, used: &BTreeMap<String, Scalar>, chain: &[usize], steps: &[Step]) -> String {
+    let inherited = chain.last().map(|&step| steps[step].label.as_str()).unwrap_or_default();
+    let mut words = match inherited.split_once(' ') {
+        Some((_, words)) => words.to_owned(),
+        None => model.to_owned(),
+    };
+    for (name, value) in used.iter().filter(|(name, _)| *name != "model" && !name.starts_with("quant.")) {
+        let word = if name == "precision" { value.to_string() } else { format!("{name}={value}") };
+        if !words.split(' ').any(|known| known == word) {
+            words = format!("{words} {word}");
+        }
+    }
+    format!("{} {words}", kind.name())
+}

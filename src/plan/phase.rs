@@ -1,0 +1,168 @@
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::{PlanError, Values};
+use crate::base::{Digest, Scalar};
+use crate::manifest::{Manifest, Phase, PhaseData};
+use crate::spec::{Data, LoadPoint, Output, Protocol, Sampling, Volume};
+
+/// Fields of a phase that an axis of the same name overrides.
+pub(super) const PHASE_AXES: [&str; 11] = [
+    "protocol",
+    "streaming",
+    "temperature",
+    "top_k",
+    "top_p",
+    "concurrency",
+    "requests",
+    "warmup_requests",
+    "rounds",
+    "isl",
+    "osl",
+];
+
+/// A load point with the digest of all that decides its requests.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub point: Arc<LoadPoint>,
+    /// `c4`, or `c4-r2` in later rounds.
+    pub name: String,
+    /// Over the load point and its data.
+    pub digest: Arc<str>,
+    /// What the prompts are drawn from: a file's sha256, or the model whose tokenizer makes them.
+    pub data: Arc<str>,
+}
+
+type Memo = HashMap<(usize, Vec<Option<Scalar>>), Arc<[Load]>>;
+
+/// Resolves phases to load points, once for each combination of the values that they use.
+pub(super) struct Phases<'a> {
+    manifest: &'a Manifest,
+    /// sha256 by path, as the manifest has it.
+    files: &'a HashMap<PathBuf, String>,
+    memo: Memo,
+}
+
+impl<'a> Phases<'a> {
+    pub(super) fn new(manifest: &'a Manifest, files: &'a HashMap<PathBuf, String>) -> Self {
+        Self { manifest, files, memo: HashMap::new() }
+    }
+
+    /// The load points of the phase at `index` for a cell with these values, whose model's key is `model`.
+    pub(super) fn loads(&mut self, index: usize, values: &Values, model: &str) -> Result<Arc<[Load]>, PlanError> {
+        let mut used: Vec<Option<Scalar>> = PHASE_AXES.iter().map(|name| values.axis(name).cloned()).collect();
+        used.push(Some(Scalar::from(model)));
+        if let Some(loads) = self.memo.get(&(index, used.clone())) {
+            return Ok(loads.clone());
+        }
+        let (name, phase) = self.manifest.benchmarks.get_index(index).expect("the index runs over the phases");
+        let loads = self.resolve(name, phase, values, model)?;
+        self.memo.insert((index, used), loads.clone());
+        Ok(loads)
+    }
+
+    fn resolve(&self, name: &str, phase: &Phase, values: &Values, model: &str) -> Result<Arc<[Load]>, PlanError> {
+        let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
+        let missing = |what: &'static str| PlanError::NoLength { phase: name.to_owned(), what };
+        let (data, digest) = match &phase.data {
+            PhaseData::Synthetic(synthetic) => {
+                let isl = overridden("isl").given()?.filter(|_| synthetic.isl.is_none()).or(synthetic.isl);
+                (Data::Synthetic { isl: isl.ok_or(missing("isl"))? }, model)
+            }
+            PhaseData::Jsonl(file) => {
+                (Data::Jsonl { path: file.path.clone() }, self.files.get(&file.path).map_or("missing", String::as_str))
+            }
+        };
+        let tokens = phase.output.tokens.map_or_else(|| overridden("osl").given(), |tokens| Ok(Some(tokens)))?;
+        let output = Output { mode: phase.output.mode, tokens: tokens.ok_or(missing("osl"))? };
+        let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
+        let volume = match (overridden("requests").given()?.or(phase.requests), &phase.duration) {
+            (Some(requests), _) => Volume::Requests(requests),
+            (None, Some(duration)) => Volume::DurationS(duration.as_std().as_secs_f64()),
+            (None, None) => return Err(missing("requests")),
+        };
+        let seeds = &self.manifest.seeds;
+        let template = LoadPoint {
+            phase: name.to_owned(),
+            protocol: overridden("protocol").given::<Protocol>()?.unwrap_or(phase.protocol),
+            streaming: overridden("streaming").given()?.unwrap_or(phase.streaming),
+            data,
+            output,
+            sampling: Sampling {
+                temperature: overridden("temperature").given()?.unwrap_or(phase.sampling.temperature),
+                top_k: overridden("top_k").given()?.or(phase.sampling.top_k),
+                top_p: overridden("top_p").given()?.or(phase.sampling.top_p),
+            },
+            concurrency: 0,
+            volume,
+            warmup_requests: 0,
+            round: 0,
+            prompt_seed: seeds.prompts.unwrap_or(self.manifest.seed),
+            sampling_seed: seeds.sampling.unwrap_or(self.manifest.seed),
+            request_timeout_s: phase.request_timeout.as_std().as_secs_f64(),
+            point_timeout_s: phase.point_timeout.as_std().as_secs_f64(),
+        };
+        let rounds: u32 = overridden("rounds").given()?.unwrap_or(phase.rounds);
+        let warmup: Option<u64> = overridden("warmup_requests").given()?.or(phase.warmup_requests);
+        let digest: Arc<str> = digest.into();
+        let mut loads = Vec::new();
+        for &concurrency in &concurrency {
+            for round in 1..=rounds {
+                let warmup_requests = warmup.unwrap_or(u64::from(concurrency));
+                let point = LoadPoint { concurrency, round, warmup_requests, ..template.clone() };
+                loads.push(load(with_own_prompts(point), &digest));
+            }
+        }
+        Ok(loads.into())
+    }
+}
+
+/// Prompts differ between load points and rounds, so that a prefix cache filled by one does not flatter the next; they are
+/// the same in every cell, so that cells can be compared.
+fn with_own_prompts(mut point: LoadPoint) -> LoadPoint {
+    let digest =
+        Digest::of(format!("{} {} {} {}", point.prompt_seed, point.phase, point.concurrency, point.round).as_bytes());
+    point.prompt_seed = u64::from_str_radix(&digest[..16], 16).expect("a digest is hexadecimal");
+    point
+}
+
+fn load(point: LoadPoint, data: &Arc<str>) -> Load {
+    let text = serde_json::to_string(&identity(&point)).expect("load points are plain data");
+    let name = match point.round {
+        1 => format!("c{}", point.concurrency),
+        round => format!("c{}-r{round}", point.concurrency),
+    };
+    let digest = Digest::of(format!("{data} {text}").as_bytes()).into();
+    Load { point: Arc::new(point), name, digest, data: data.clone() }
+}
+
+/// What of a load point enters its key: a data file counts by its content, not by where it lies.
+pub(super) fn identity(point: &LoadPoint) -> LoadPoint {
+    match &point.data {
+        Data::Jsonl { .. } => LoadPoint { data: Data::Jsonl { path: "".into() }, ..point.clone() },
+        Data::Synthetic { .. } => point.clone(),
+    }
+}
+
+/// An axis that may stand in for a phase's field.
+struct Override<'a> {
+    phase: &'a str,
+    field: &'static str,
+    value: Option<&'a Scalar>,
+}
+
+impl Override<'_> {
+    fn given<T: DeserializeOwned>(&self) -> Result<Option<T>, PlanError> {
+        let Some(value) = self.value else { return Ok(None) };
+        let json = serde_json::to_value(value).expect("scalars are plain data");
+        serde_json::from_value(json).map(Some).map_err(|source| PlanError::AxisForPhase {
+            phase: self.phase.to_owned(),
+            axis: self.field,
+            value: value.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,144 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::base::Scalar;
+use crate::manifest::{Manifest, PhaseData};
+use crate::matrix::Cell;
+use crate::recipe::{LoadedRecipe, Part};
+use crate::render::Context;
+
+/// The axes that benchrun itself knows, in the order of the result columns.
+pub const KNOWN_AXES: [&str; 7] = ["model", "precision", "tp", "pp", "batch_size", "isl", "osl"];
+
+/// What a cell gives to templates: its axes, the engine's settings and what follows from them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    scalars: BTreeMap<String, Scalar>,
+    /// The entries of the cell's precision: `quant` in templates.
+    quant: BTreeMap<String, Scalar>,
+    axes: Arc<BTreeSet<String>>,
+}
+
+/// Makes the values of each cell of a sweep.
+pub struct ValuesOf<'a> {
+    recipe: &'a LoadedRecipe,
+    axes: &'a [String],
+    /// What all cells have in common.
+    common: Values,
+}
+
+impl<'a> ValuesOf<'a> {
+    /// Weakest first: what the phases need at most, the recipe's defaults, the manifest's settings; then each cell's axes.
+    #[must_use]
+    pub fn new(manifest: &Manifest, recipe: &'a LoadedRecipe, axes: &'a [String]) -> Self {
+        let said = &recipe.recipe;
+        let mut scalars: BTreeMap<String, Scalar> =
+            BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
+        scalars.extend(longest(manifest));
+        if let Some(precision) = said.precisions.keys().next() {
+            scalars.insert("precision".to_owned(), Scalar::Text(precision.clone()));
+        }
+        let version = manifest.engine.version.as_ref().or(said.versions.first());
+        scalars.extend(version.map(|version| ("version".to_owned(), Scalar::Text(version.clone()))));
+        let defaults = said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
+        scalars.extend(defaults);
+        let given = said.defaults.iter().chain(&manifest.engine.settings);
+        scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
+        let common = Values { scalars, quant: BTreeMap::new(), axes: Arc::new(axes.iter().cloned().collect()) };
+        Self { recipe, axes, common }
+    }
+
+    #[must_use]
+    pub fn cell(&self, cell: &Cell) -> Values {
+        let mut values = self.common.clone();
+        for (axis, value) in self.axes.iter().zip(&cell.values) {
+            values.scalars.insert(axis.clone(), value.clone());
+        }
+        let precision = values.get("precision").and_then(Scalar::as_text);
+        if let Some(quant) = precision.and_then(|name| self.recipe.recipe.precisions.get(name)) {
+            values.quant = quant.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        }
+        values
+    }
+}
+
+impl Values {
+    /// The value of an axis of the matrix, and only of an axis.
+    #[must_use]
+    pub fn axis(&self, name: &str) -> Option<&Scalar> {
+        if self.axes.contains(name) { self.scalars.get(name) } else { None }
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Scalar> {
+        self.scalars.get(name)
+    }
+
+    /// The values that a part looks up: what its output can depend on besides its inputs.
+    #[must_use]
+    pub fn used_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, Scalar> {
+        let mut used = BTreeMap::new();
+        for name in recipe.used(part) {
+            if name == "quant" {
+                used.extend(self.quant.iter().map(|(key, value)| (format!("quant.{key}"), value.clone())));
+            } else if let Some(value) = self.scalars.get(name) {
+                used.insert(name.clone(), value.clone());
+            }
+        }
+        used
+    }
+
+    /// For templates, together with the folders, the host and the ports.
+    #[must_use]
+    pub fn with(&self, places: &Places) -> Context {
+        Context::of(&All { scalars: &self.scalars, folders: &places.folders, quant: &self.quant, host: &places.host, port: &places.ports })
+    }
+}
+
+#[derive(Serialize)]
+struct All<'a> {
+    #[serde(flatten)]
+    scalars: &'a BTreeMap<String, Scalar>,
+    #[serde(flatten)]
+    folders: &'a BTreeMap<&'static str, String>,
+    quant: &'a BTreeMap<String, Scalar>,
+    host: &'a str,
+    port: &'a BTreeMap<String, String>,
+}
+
+/// What a template is told of this machine. In a key these are symbols: where something lies changes no output.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// `fetch`, `quantize`, `build`, `render` and `output`, as far as they are known.
+    pub folders: BTreeMap<&'static str, String>,
+    pub host: String,
+    /// Numbers by name.
+    pub ports: BTreeMap<String, String>,
+}
+
+impl Places {
+    /// Symbols in place of folders and ports, for a key.
+    #[must_use]
+    pub fn symbolic(manifest: &Manifest, recipe: &LoadedRecipe) -> Self {
+        let folders = ["fetch", "quantize", "build", "render", "output"];
+        let ports = &recipe.recipe.server.ports;
+        Self {
+            folders: folders.into_iter().map(|name| (name, format!("<{name}>"))).collect(),
+            host: manifest.runtime.listen().to_owned(),
+            ports: ports.iter().map(|name| (name.clone(), format!("<port {name}>"))).collect(),
+        }
+    }
+}
+
+/// The longest input and output that the phases ask for by themselves, for recipes that size an engine by them.
+fn longest(manifest: &Manifest) -> impl Iterator<Item = (String, Scalar)> {
+    let isl = manifest.benchmarks.values().filter_map(|phase| match &phase.data {
+        PhaseData::Synthetic(synthetic) => synthetic.isl,
+        PhaseData::Jsonl(_) => None,
+    });
+    let osl = manifest.benchmarks.values().filter_map(|phase| phase.output.tokens);
+    let longest = [("isl", isl.max()), ("osl", osl.max())];
+    longest.into_iter().filter_map(|(name, tokens)| Some((name.to_owned(), Scalar::Int(i64::from(tokens?)))))
+}

@@ -1,0 +1,197 @@
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::Scalar;
+use crate::spec::Protocol;
+
+/// How an engine is prepared, started and recognised.
+///
+/// Strings marked *template* are minijinja. They may use the cell's axes (`model`, `precision`, `tp`, `pp`, `batch_size`,
+/// ...), the settings below, `version`, `quant` (the entries of the cell's precision), the output folders `fetch`,
+/// `quantize`, `build` and `render`, and `output` (the step's own). A server may also use `host`, `port.NAME` and
+/// `served_model`.
+/// A step that has no action hands on what it was given: without one, `build` is the same folder as `quantize`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The folder's name, and the manifest's `engine.name`.
+    pub engine: String,
+    /// One sentence for `benchrun plan` and the documentation.
+    pub about: String,
+    /// Known versions of the engine; the first is the default.
+    #[schemars(length(min = 1))]
+    pub versions: Vec<String>,
+    /// Programs that commands start, by the name used as a command's first word.
+    pub programs: IndexMap<String, Program>,
+    /// What a manifest may set, under `engine.settings` or as an axis.
+    #[serde(default)]
+    pub settings: IndexMap<String, Setting>,
+    /// Values of the known axes for a manifest that does not name them.
+    #[serde(default)]
+    pub defaults: IndexMap<String, Scalar>,
+    /// The precisions that the engine has, and what each means: values that templates read as `quant.NAME`.
+    #[schemars(extend("minProperties" = 1))]
+    pub precisions: IndexMap<String, IndexMap<String, Scalar>>,
+    /// What the engine cannot do; a cell that meets one is `unsupported`.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    #[serde(default)]
+    pub steps: Steps,
+    pub server: Server,
+    /// Known lines of the logs, and what to do about them.
+    #[serde(default)]
+    pub log_hints: Vec<LogHint>,
+}
+
+/// A program that commands start.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// A path, or a name looked up on PATH; `benchrun` is this very executable.
+    pub program: String,
+    /// Arguments that make it print its version.
+    #[serde(default)]
+    pub version: Vec<String>,
+    /// How to get it.
+    #[serde(default)]
+    pub hint: Option<String>,
+}
+
+/// What a manifest may set.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    pub kind: SettingKind,
+    pub about: String,
+    /// Without a default, a template that uses the setting needs the manifest to give it.
+    #[serde(default)]
+    pub default: Option<Scalar>,
+    #[serde(default)]
+    pub min: Option<f64>,
+    #[serde(default)]
+    pub max: Option<f64>,
+    /// The only values allowed.
+    #[serde(default)]
+    pub one_of: Vec<Scalar>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingKind {
+    Bool,
+    Int,
+    Float,
+    Text,
+}
+
+/// What the engine cannot do.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// A minijinja expression; where it is true, the cell is unsupported.
+    pub when: String,
+    /// Template. The reason, with the numbers.
+    pub because: String,
+}
+
+/// The steps between the model and the server.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Steps {
+    /// Weights to a checkpoint in the cell's precision. The first action whose `when` holds is taken.
+    pub quantize: Vec<Action>,
+    /// Checkpoint to the artefact that is served.
+    pub build: Vec<Action>,
+    /// Configuration files.
+    pub render: Vec<Action>,
+}
+
+/// One way of doing a step: a command, files to write, or both (files first).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Action {
+    /// A minijinja expression; without it the action always applies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The argument list: a name under `programs`, then templates. Never seen by a shell.
+    pub command: Vec<Argument>,
+    /// Environment variables of the command. Templates.
+    pub env: IndexMap<String, String>,
+    /// Files to write into `output`: the path, then the name of the template beside the recipe.
+    pub files: IndexMap<String, String>,
+}
+
+/// One argument, or several that are there only under a condition.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(untagged)]
+pub enum Argument {
+    Always(String),
+    Sometimes(ConditionalArguments),
+}
+
+/// Arguments that are there only under a condition.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionalArguments {
+    /// A minijinja expression.
+    pub when: String,
+    /// Templates.
+    pub args: Vec<String>,
+}
+
+/// The server of a cell.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The argument list; see [`Action::command`].
+    #[schemars(length(min = 1))]
+    pub command: Vec<Argument>,
+    /// Environment variables. Templates.
+    #[serde(default)]
+    pub env: IndexMap<String, String>,
+    /// Names of the ports it listens on; each gets a free number.
+    #[schemars(length(min = 1))]
+    pub ports: Vec<String>,
+    /// An expression: the GPUs that the server takes.
+    #[serde(default)]
+    pub gpus: Option<String>,
+    /// The name that requests give the model. Template.
+    pub served_model: String,
+    /// All must succeed before the server counts as ready.
+    #[schemars(length(min = 1))]
+    pub ready: Vec<Probe>,
+    /// Where each protocol is served.
+    #[schemars(extend("minProperties" = 1))]
+    pub protocols: IndexMap<Protocol, Endpoint>,
+}
+
+/// A sign of readiness: a GET that answers with status 200.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// Template.
+    pub http: String,
+}
+
+/// Where a protocol is served.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// `http://HOST:PORT`. Template.
+    pub url: String,
+    /// The model's name in this protocol; `served_model` by default. Template.
+    #[serde(default)]
+    pub model: Option<String>,
+}
+
+/// A known line of a log.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogHint {
+    /// A regular expression, searched in the last lines of the log.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// What to do about it.
+    pub hint: String,
+}
