@@ -47,7 +47,7 @@ impl Check<'_> {
                 let message = format!("engine `{}` has no setting `{name}`", self.recipe.recipe.engine);
                 let known: Vec<&str> = self.recipe.recipe.settings.keys().map(String::as_str).collect();
                 let problem = self.document.problem(path, message);
-                Some(problem.with_hint(did_you_mean(name, &known)))
+                Some(problem.with_hint(did_you_mean(name, "settings", &known)))
             }
         }
     }
@@ -59,7 +59,7 @@ impl Check<'_> {
             if !self.is_used(part) {
                 let message = format!("nothing uses the axis `{part}`");
                 let problem = self.document.problem(path.clone(), message);
-                problems.push(problem.with_hint(did_you_mean(part, &self.known_axes())));
+                problems.push(problem.with_hint(did_you_mean(part, "axes", &self.known_axes())));
             }
             let Some(setting) = self.recipe.recipe.settings.get(part) else { continue };
             for (index, value) in values.iter().enumerate() {

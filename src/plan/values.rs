@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::Scalar;
-use crate::manifest::{Manifest, PhaseData};
+use crate::manifest::{Manifest, PhaseData, Runtime};
 use crate::matrix::Cell;
 use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
@@ -124,9 +124,10 @@ impl Places {
     pub fn symbolic(manifest: &Manifest, recipe: &LoadedRecipe) -> Self {
         let folders = ["fetch", "quantize", "build", "render", "output"];
         let ports = &recipe.recipe.server.ports;
+        let Runtime::Host(host) = &manifest.runtime;
         Self {
             folders: folders.into_iter().map(|name| (name, format!("<{name}>"))).collect(),
-            host: manifest.runtime.listen().to_owned(),
+            host: host.listen.clone(),
             ports: ports.iter().map(|name| (name.clone(), format!("<port {name}>"))).collect(),
         }
     }

@@ -1,0 +1,42 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::base::StepKey;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {doing} `{}`", .path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot write `{}` as JSON", .path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("interrupted while another run was making `{key}`")]
+    Interrupted { key: StepKey },
+    #[error("no run `{run}` under `{}`", .runs.display())]
+    NoSuchRun { run: String, runs: PathBuf },
+}
+
+impl StoreError {
+    /// Names the path and what was being done to it.
+    pub(super) fn at<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { path, source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
+                    "the disk of `{}` is full: free some space (`benchrun store gc` removes outputs that no run needs), \
+                     then run the same command again; what was measured is kept",
+                    path.display()
+                )),
+                io::ErrorKind::PermissionDenied => {
+                    Some("give another folder with `--home DIR` or `BENCHRUN_HOME`".to_owned())
+                }
+                _ => None,
+            },
+            Self::NoSuchRun { .. } => Some("`benchrun runs` lists them".to_owned()),
+            Self::Json { .. } | Self::Interrupted { .. } => None,
+        }
+    }
+}
