@@ -1,0 +1,161 @@
+use std::path::PathBuf;
+
+use crate::engine::EngineError;
+use crate::hub::HubError;
+use crate::load::LoadError;
+use crate::manifest::ReadError;
+use crate::matrix::{MatrixError, OnlyError};
+use crate::plan::PlanError;
+use crate::process::ProcessError;
+use crate::recipe::RecipeError;
+use crate::report::ReportError;
+use crate::store::StoreError;
+
+/// Why a manifest was refused before anything ran.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Manifest(#[from] ReadError),
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    #[error("cannot choose cells by `--only`")]
+    Only(#[from] OnlyError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot read model `{model}` at `{}`", .path.display())]
+    ModelFolder { model: String, path: PathBuf, source: std::io::Error },
+    #[error("model `{model}` at `{}` has no `config.json`", .path.display())]
+    NotAModel { model: String, path: PathBuf },
+    #[error("cannot find model `{model}`")]
+    Hub { model: String, source: Box<HubError> },
+    #[error("cannot read the data of phase `{phase}`")]
+    Data { phase: String, source: Box<LoadError> },
+    #[error("cannot read `{}`", .path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("program `{program}`, which `{step}` needs, is not on this machine")]
+    NoProgram { program: String, step: String, hint: Option<String> },
+    #[error("`{what}` is `{now}`, but the lock says `{locked}`")]
+    NotAsLocked { what: String, locked: String, now: String },
+}
+
+impl PrepareError {
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Hub { source, .. } => Some(source.hint()),
+            Self::NoProgram { hint, .. } => hint.clone(),
+            Self::Store(source) => source.hint(),
+            Self::NotAModel { .. } => {
+                Some("give the folder that has `config.json`, the weights and `tokenizer.json`".to_owned())
+            }
+            Self::NotAsLocked { .. } => {
+                Some("restore it, or remove the `locked` section to measure what is there now".to_owned())
+            }
+            Self::Manifest(_)
+            | Self::Recipe(_)
+            | Self::Matrix(_)
+            | Self::Only(_)
+            | Self::Plan(_)
+            | Self::ModelFolder { .. }
+            | Self::Data { .. }
+            | Self::File { .. } => None,
+        }
+    }
+}
+
+/// Why a step failed. Its neighbours go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("cannot make the dummy model")]
+    Dummy(#[from] EngineError),
+    #[error(transparent)]
+    Hub(#[from] Box<HubError>),
+    #[error(transparent)]
+    Process(#[from] Box<ProcessError>),
+    #[error("{source}")]
+    Hinted { source: Box<ProcessError>, hints: Vec<String> },
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error("the command succeeded but wrote nothing into its output folder")]
+    NoOutput,
+    #[error("`{file}` is not what the lock says")]
+    NotAsLocked { file: String },
+    #[error("cannot write `{}`", .path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("the server exited with {exit} before it was ready\n{log}")]
+    ServerDied { exit: String, log: String, path: PathBuf, hints: Vec<String> },
+    #[error("the server was not ready after {seconds} s: {missing}\n{log}")]
+    NotReady { seconds: u64, missing: String, log: String, path: PathBuf, hints: Vec<String> },
+    #[error("port {port} is answered by another program, {owner}, not by the server that was started")]
+    ForeignServer { port: u16, owner: String },
+    #[error("the server exited with {exit} while it was measured\n{log}")]
+    ServerLost { exit: String, log: String, path: PathBuf, hints: Vec<String> },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl StepError {
+    /// The whole chain of causes with what to try next, for the event log and the terminal.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            let said = source.to_string();
+            if !text.ends_with(&said) {
+                text = format!("{text}\ncaused by: {said}");
+            }
+            cause = source.source();
+        }
+        for hint in self.hints() {
+            text = format!("{text}\nhint: {hint}");
+        }
+        text
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Hub(source) => vec![source.hint()],
+            Self::Process(source) => source.hint().map(ToOwned::to_owned).into_iter().collect(),
+            Self::Hinted { hints, .. } => hints.clone(),
+            Self::Store(source) => source.hint().into_iter().collect(),
+            Self::ServerDied { hints, path, .. }
+            | Self::NotReady { hints, path, .. }
+            | Self::ServerLost { hints, path, .. } => {
+                let mut hints = hints.clone();
+                hints.push(format!("the whole log is `{}`", path.display()));
+                hints
+            }
+            Self::ForeignServer { .. } => vec!["stop that program, or run the same command again: each try takes fresh ports".to_owned()],
+            Self::Dummy(_)
+            | Self::Recipe(_)
+            | Self::Load(_)
+            | Self::Report(_)
+            | Self::NoOutput
+            | Self::NotAsLocked { .. }
+            | Self::Write { .. }
+            | Self::Interrupted => Vec::new(),
+        }
+    }
+}
+
+/// Why a run could not be kept. What was measured so far is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+}

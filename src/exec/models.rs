@@ -1,0 +1,127 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::PrepareError;
+use crate::hub::{Hub, HubSettings, Pinned};
+use crate::manifest::{HfModel, Locked, Manifest, Model};
+use crate::plan::ModelIdentity;
+use crate::store::FileHashes;
+
+/// Where a model's files come from, found out.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    Hub { pinned: Option<Pinned>, patterns: Vec<String> },
+    Folder(PathBuf),
+    Dummy { seed: u64 },
+}
+
+/// A model's identity for keys, and how to get it.
+#[derive(Clone, Debug)]
+pub(super) struct ResolvedModel {
+    pub identity: ModelIdentity,
+    pub origin: Origin,
+}
+
+/// What to do when no hub can be asked which commit a revision is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unpinned {
+    /// The plan is made all the same, with provisional keys.
+    Tolerate,
+    Refuse,
+}
+
+/// Finds out what each model of the manifest is.
+pub(super) async fn resolve(
+    manifest: &Manifest,
+    base: &Path,
+    store: &Path,
+    unpinned: Unpinned,
+) -> Result<BTreeMap<String, ResolvedModel>, PrepareError> {
+    let mut resolved = BTreeMap::new();
+    let mut hub = None;
+    for (name, model) in &manifest.models {
+        let model = match model {
+            Model::Hf(model) => {
+                let hub = match &hub {
+                    Some(hub) => hub,
+                    None => hub.insert(Hub::new(HubSettings::from_env()).map_err(|source| hub_error(name, source))?),
+                };
+                hf(name, model, manifest.locked.as_ref(), hub, unpinned).await?
+            }
+            Model::Path(path) => folder(name, base.join(path), store.to_owned()).await?,
+            Model::Dummy(dummy) => {
+                let seed = dummy.seed.unwrap_or(manifest.seed);
+                let identity =
+                    ModelIdentity::Dummy { model: dummy.clone(), seed, generator: crate::dummy::GENERATOR };
+                ResolvedModel { identity, origin: Origin::Dummy { seed } }
+            }
+        };
+        resolved.insert(name.clone(), model);
+    }
+    Ok(resolved)
+}
+
+fn hub_error(model: &str, source: crate::hub::HubError) -> PrepareError {
+    PrepareError::Hub { model: model.to_owned(), source: Box::new(source) }
+}
+
+async fn hf(
+    name: &str,
+    model: &HfModel,
+    locked: Option<&Locked>,
+    hub: &Hub,
+    unpinned: Unpinned,
+) -> Result<ResolvedModel, PrepareError> {
+    let commit = locked.and_then(|locked| locked.models.get(name)).and_then(|model| model.commit.as_ref());
+    let revision = commit.unwrap_or(&model.revision);
+    let pinned = match hub.resolve(&model.repo, revision).await {
+        Ok(pinned) => Some(pinned),
+        Err(_) if unpinned == Unpinned::Tolerate => None,
+        Err(source) => return Err(hub_error(name, source)),
+    };
+    let identity = ModelIdentity::Hf {
+        repo: model.repo.clone(),
+        commit: pinned.as_ref().map_or(revision, |pinned| &pinned.commit).clone(),
+        pinned: pinned.is_some(),
+        files: model.files.clone(),
+    };
+    Ok(ResolvedModel { identity, origin: Origin::Hub { pinned, patterns: model.files.clone() } })
+}
+
+async fn folder(name: &str, path: PathBuf, store: PathBuf) -> Result<ResolvedModel, PrepareError> {
+    let failed = |path: &Path, source| PrepareError::ModelFolder { model: name.to_owned(), path: path.to_owned(), source };
+    let folder = fs::canonicalize(&path).map_err(|source| failed(&path, source))?;
+    if !folder.join("config.json").is_file() {
+        return Err(PrepareError::NotAModel { model: name.to_owned(), path });
+    }
+    let hashed = folder.clone();
+    let files = tokio::task::spawn_blocking(move || hash_folder(&hashed, &store))
+        .await
+        .expect("hashing returns its failures")
+        .map_err(|source| failed(&folder, source))?;
+    Ok(ResolvedModel { identity: ModelIdentity::Path { files }, origin: Origin::Folder(folder) })
+}
+
+fn hash_folder(folder: &Path, store: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut hashes = FileHashes::load(store);
+    let mut files = BTreeMap::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(inner) = waiting.pop() {
+        for entry in fs::read_dir(&inner)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            if name.starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                files.insert(name, hashes.sha256(&path)?);
+            }
+        }
+    }
+    hashes.save()?;
+    Ok(files)
+}
