@@ -43,7 +43,7 @@ fn is_executable(path: &Path) -> bool {
 /// When the command fails, see [`run`], or prints nothing.
 pub async fn program_version(spec: &CommandSpec, cancel: &CancellationToken) -> Result<String, ProcessError> {
     /// Enough for a program that loads a GPU runtime first.
-    const MOST: Duration = Duration::from_secs(60);
+    const MOST: Duration = Duration::from_mins(1);
     let mut spec = spec.clone();
     spec.time_limit.get_or_insert(MOST);
     run(&spec, cancel).await?;

@@ -32,11 +32,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the program. Must be called within a tokio runtime.
+    /// Starts the program.
     ///
     /// # Errors
     /// When the program cannot be found or executed, or its log folder cannot be written. What goes wrong in the
     /// program itself, however early, is told by [`Server::exited`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn start(spec: &CommandSpec) -> Result<Self, ProcessError> {
         let program = program_file(spec)?;
         let record = CommandRecord::new(spec);
@@ -62,6 +65,9 @@ impl Server {
     }
 
     /// Waits until the program has ended and nothing of it is left. May be called, and given up, any number of times.
+    ///
+    /// # Panics
+    /// When the runtime in which the server was started has been shut down.
     pub async fn exited(&mut self) -> ExitFacts {
         let ended = self.ended.wait_for(Option::is_some).await;
         ended.ok().and_then(|facts| *facts).expect("the waiting thread sends before it ends")
@@ -117,7 +123,7 @@ impl Server {
     }
 
     fn root(&self) -> i32 {
-        i32::try_from(self.pid).expect("the kernel's process ids fit")
+        self.pid.cast_signed()
     }
 
     fn order_end(&mut self, grace: Duration) {

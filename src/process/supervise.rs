@@ -49,6 +49,7 @@ pub(super) fn end_order(grace: Duration) -> String {
 /// Runs a program as the hidden subcommand says, and exits as it does.
 ///
 /// Stdin must be a pipe. A line on it is an order; when it closes, benchrun is gone, and so is soon the program.
+#[must_use]
 pub fn supervise(args: &[OsString]) -> ExitCode {
     let code = match args {
         [role, grace, program, args @ ..] if role == WATCH => watch(grace, program, args),
@@ -97,9 +98,8 @@ fn start(program: &OsString, args: &[OsString]) -> io::Result<Pid> {
     #[expect(clippy::disallowed_methods, reason = "this is where the program itself starts")]
     let mut command = Command::new("/proc/self/exe");
     command.args([SUPERVISE, ENTER, &getpid().to_string()]).arg(program).args(args).stdin(Stdio::null());
-    #[expect(clippy::zombie_processes, reason = "`Family` waits for every child, adopted ones included")]
-    let child = command.spawn()?;
-    Ok(Pid::from_child(&child))
+    // `Family` waits for it, as for every child, adopted ones included.
+    Ok(Pid::from_child(&command.spawn()?))
 }
 
 /// The program and everything that descends from it.
@@ -209,13 +209,11 @@ impl Orders {
     /// The grace of the next order; `None` once, when benchrun is gone; then it waits for ever.
     async fn next(&mut self) -> Option<Duration> {
         let Some(lines) = &mut self.0 else { return std::future::pending().await };
-        match lines.next_line().await {
-            Ok(Some(line)) => Some(parse_grace(&line)),
-            Ok(None) | Err(_) => {
-                self.0 = None;
-                None
-            }
+        if let Ok(Some(line)) = lines.next_line().await {
+            return Some(parse_grace(&line));
         }
+        self.0 = None;
+        None
     }
 }
 

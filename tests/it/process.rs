@@ -1,5 +1,7 @@
 //! Commands and servers, with real processes: what they are given, how they end, and that nothing is left of them.
 
+#![expect(clippy::unwrap_used, reason = "what the tests share panics like the tests themselves")]
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Tells the helpers below that a test started them, and what to work with.
 const HELPER_FOLDER: &str = "BENCHRUN_TEST_FOLDER";
@@ -398,7 +400,7 @@ async fn owner_of_a_server() {
     let Some(sandbox) = Sandbox::of_helper() else { return };
     let server = Server::start(&sandbox.shell(THREE_GENERATIONS)).unwrap();
     sandbox.write_number("supervisor", server.pid());
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[test]
