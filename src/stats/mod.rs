@@ -6,6 +6,8 @@
 //!
 //! **Invariant:** no files, clocks or text formats; the same records always give the same figures.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod percentile;
 mod summarizer;
 mod summary;

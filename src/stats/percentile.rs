@@ -22,16 +22,16 @@ impl Distribution {
         let (min, max) = (*values.first()?, *values.last()?);
         let mean = mean(&values)?;
         let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
-        let at = |percent| percentile(&values, percent).expect("there is a first value");
+        let at = |percent| percentile(&values, percent);
         Some(Self {
             mean,
             std: variance.sqrt(),
             min,
-            p50: at(50.0),
-            p75: at(75.0),
-            p90: at(90.0),
-            p95: at(95.0),
-            p99: at(99.0),
+            p50: at(50.0)?,
+            p75: at(75.0)?,
+            p90: at(90.0)?,
+            p95: at(95.0)?,
+            p99: at(99.0)?,
             max,
         })
     }

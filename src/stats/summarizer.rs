@@ -235,3 +235,161 @@ impl InputComparison {
         self.range.map(|(least, most)| InputTokensDifference { compared, differing, least, most })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TokenSource;
+    use crate::stats::fixture::{MS, answered, ended, open_loop_point, point, streamed, warmup};
+
+    #[track_caller]
+    fn close(found: Option<f64>, expected: f64) {
+        let found = found.expect("the figure is known");
+        assert!((found - expected).abs() <= 1e-9 * expected.abs(), "{found} is not {expected}");
+    }
+
+    #[test]
+    fn every_figure_is_what_its_formula_says() {
+        // Sent at 100 ms, tokens at 110, 130 and 160 ms; sent at 200 ms, tokens at 230 and 240 ms.
+        let first = streamed(100, &[110, 130, 160], 3);
+        let second = streamed(200, &[230, 240], 2);
+        let mut point = point();
+        point.server.gpus = Some(2);
+        point.server.gpu_energy_j = Some(10.0);
+        point.client.cpu_share = Some(0.1);
+        let it = summarize(&point, &[first, second]);
+
+        assert_eq!(it.requests, Requests { sent: 2, ok: 2, failed: 0, cut_off: 0 });
+        close(it.volume.duration_s, 0.14);
+        assert_eq!((it.volume.input_tokens, it.volume.output_tokens), (Some(200), Some(5)));
+        close(it.volume.output_tokens_mean, 2.5);
+        assert_eq!(it.volume.output_tokens_source, Some(OutputTokensSource::All(TokenSource::ServerUsage)));
+        close(it.rates.requests_per_s, 2.0 / 0.14);
+        close(it.rates.requests_per_min, 120.0 / 0.14);
+        close(it.rates.output_tokens_per_s, 5.0 / 0.14);
+        close(it.rates.total_tokens_per_s, 205.0 / 0.14);
+        close(it.rates.output_tokens_per_s_per_gpu, 2.5 / 0.14);
+        // TPOT: (60 - 10) / 2 = 25 ms and (40 - 30) / 1 = 10 ms.
+        close(it.rates.output_tokens_per_s_per_user, f64::midpoint(1e3 / 25.0, 1e3 / 10.0));
+        close(it.latency.tpot_ms.map(|tpot| tpot.mean), 17.5);
+        close(it.latency.ttft_ms.map(|ttft| ttft.mean), 20.0);
+        close(it.latency.e2e_ms.map(|e2e| e2e.p50), 50.0);
+        let itl = it.latency.itl_ms.unwrap();
+        assert_eq!((itl.min, itl.p50, itl.max), (10.0, 20.0, 30.0));
+        assert_eq!(it.latency.e2e_from_due_ms, None);
+        // Each was due 1 ms before it was sent.
+        close(it.trust.dispatch_lag_ms_p99, 1.0);
+        assert_eq!(it.trust.client_verdict, Some(ClientVerdict::Ok));
+        assert_eq!(it.trust.request_rate_reached, None);
+        close(it.energy_j_per_output_token, 2.0);
+    }
+
+    #[test]
+    fn warmup_counts_nowhere_and_failures_only_as_such() {
+        let good = streamed(100, &[110, 130], 2);
+        let alone = summarize(&point(), std::slice::from_ref(&good));
+        let failed = ended(RequestStatus::Failed, streamed(1, &[900], 7));
+        let cut_off = ended(RequestStatus::CutOff, streamed(2, &[990], 7));
+        let mut among_others = summarize(&point(), &[warmup(streamed(0, &[5000], 9)), failed, good, cut_off]);
+        assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1 });
+        among_others.requests = alone.requests;
+        assert_eq!(among_others, alone);
+    }
+
+    #[test]
+    fn an_answer_in_one_piece_has_e2e_only() {
+        let it = summarize(&point(), &[answered(100, 150, 8)]);
+        close(it.latency.e2e_ms.map(|e2e| e2e.mean), 50.0);
+        close(it.volume.duration_s, 0.05);
+        close(it.rates.output_tokens_per_s, 160.0);
+        assert_eq!((it.latency.ttft_ms, it.latency.itl_ms, it.latency.tpot_ms), (None, None, None));
+        assert_eq!(it.rates.output_tokens_per_s_per_user, None);
+    }
+
+    #[test]
+    fn one_token_has_no_tpot_and_no_text_has_no_e2e() {
+        let one = summarize(&point(), &[streamed(100, &[110], 1)]);
+        assert_eq!((one.latency.tpot_ms, one.latency.itl_ms), (None, None));
+        close(one.latency.ttft_ms.map(|ttft| ttft.mean), 10.0);
+        let none = summarize(&point(), &[streamed(100, &[], 0)]);
+        assert_eq!((none.latency.e2e_ms, none.latency.ttft_ms), (None, None));
+        assert_eq!((none.requests.ok, none.volume.output_tokens), (1, Some(0)));
+    }
+
+    #[test]
+    fn tokens_that_came_at_once_say_nothing_of_a_users_speed() {
+        let it = summarize(&point(), &[streamed(100, &[110], 4), streamed(100, &[110, 120], 2)]);
+        assert_eq!(it.latency.tpot_ms.map(|tpot| tpot.min), Some(0.0));
+        close(it.rates.output_tokens_per_s_per_user, 100.0);
+    }
+
+    #[test]
+    fn without_requests_or_gpus_nothing_is_known() {
+        let mut point = point();
+        point.server.gpus = Some(0);
+        let none = summarize(&point, &[]);
+        assert_eq!((none.volume.duration_s, none.rates.requests_per_s, none.volume.input_tokens), (None, None, None));
+        assert_eq!(none.latency.e2e_ms, None);
+        let one = summarize(&point, &[streamed(100, &[110, 120], 2)]);
+        assert_eq!(one.rates.output_tokens_per_s_per_gpu, None);
+    }
+
+    #[test]
+    fn a_count_that_one_request_lacks_is_not_known_and_two_sources_are_mixed() {
+        let mut uncounted = streamed(200, &[210], 1);
+        uncounted.output_tokens = None;
+        uncounted.output_tokens_source = None;
+        let it = summarize(&point(), &[streamed(100, &[110], 1), uncounted.clone()]);
+        assert_eq!((it.volume.output_tokens, it.rates.output_tokens_per_s), (None, None));
+        uncounted.output_tokens_source = Some(TokenSource::Tokenizer);
+        let it = summarize(&point(), &[streamed(100, &[110], 1), uncounted, streamed(300, &[310], 1)]);
+        assert_eq!(it.volume.output_tokens_source, Some(OutputTokensSource::Mixed));
+    }
+
+    #[test]
+    fn open_loop_counts_from_due_and_tells_the_rate_reached() {
+        let failed = ended(RequestStatus::Failed, streamed(300, &[], 0));
+        let it = summarize(&open_loop_point(), &[streamed(100, &[110], 1), streamed(200, &[210], 1), failed]);
+        close(it.latency.e2e_from_due_ms.map(|e2e| e2e.mean), 11.0);
+        close(it.trust.request_rate_reached, 10.0);
+    }
+
+    #[test]
+    fn a_slow_client_is_called_so() {
+        let mut point = point();
+        assert_eq!(summarize(&point, &[streamed(100, &[200], 1)]).trust.client_verdict, None);
+        point.client.cpu_share = Some(0.95);
+        let limited = Some(ClientVerdict::ClientLimited);
+        assert_eq!(summarize(&point, &[streamed(100, &[200], 1)]).trust.client_verdict, limited);
+        point.client.cpu_share = Some(0.1);
+        // 1 ms late in an answer of 10 ms.
+        assert_eq!(summarize(&point, &[streamed(100, &[110], 1)]).trust.client_verdict, limited);
+    }
+
+    #[test]
+    fn input_counts_are_compared_where_both_are_known() {
+        let counted = |input_tokens, input_tokens_sent| RequestRecord {
+            input_tokens: Some(input_tokens),
+            input_tokens_sent,
+            ..streamed(100, &[110], 1)
+        };
+        let difference = |records: &[RequestRecord]| summarize(&point(), records).trust.input_tokens_difference;
+        assert_eq!(difference(&[counted(100, Some(100)), counted(100, None)]), None);
+        assert_eq!(
+            difference(&[counted(101, Some(100)), counted(101, None), counted(100, Some(100))]).unwrap().to_string(),
+            "in 1 of 2 requests the server's count of input tokens differs from what was sent by +1: most often a token or \
+             a template that the server adds"
+        );
+        let found = difference(&[counted(90, Some(100)), counted(103, Some(100))]).unwrap();
+        assert_eq!((found.least, found.most, found.differing), (-10, 3, 2));
+    }
+
+    #[test]
+    fn times_out_of_order_enter_nothing() {
+        let mut record = streamed(100, &[110, 120], 2);
+        record.chunk_ns = vec![120 * MS, 110 * MS];
+        record.first_token_ns = Some(90 * MS);
+        let it = summarize(&point(), &[record]);
+        assert_eq!((it.latency.ttft_ms, it.latency.itl_ms, it.latency.tpot_ms), (None, None, None));
+    }
+}
