@@ -5,10 +5,12 @@ use serde_json::Value;
 
 use crate::base::Scalar;
 use crate::report::Row;
-use crate::stats::{Distribution, Latency, Summary};
+use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Summary};
 
 /// What a column holds for a row; null where it is not known.
 type Read = fn(&Row) -> Value;
+type OfLatency = fn(&Latency) -> Option<&Distribution>;
+type OfDistribution = fn(&Distribution) -> f64;
 
 /// A column of the results.
 pub(super) struct Column<'a> {
@@ -27,7 +29,7 @@ enum Source {
     /// A measured number.
     Number(Read),
     /// A measured number, in milliseconds.
-    Latency(fn(&Latency) -> Option<&Distribution>, fn(&Distribution) -> f64),
+    Latency(OfLatency, OfDistribution),
 }
 
 impl<'a> Column<'a> {
@@ -142,7 +144,7 @@ const VOLUME: &[(&str, Source)] = &[
     ("output_tokens_mean", Source::Number(|row| figure(row, |it| it.volume.output_tokens_mean))),
     (
         "output_tokens_source",
-        Source::Word(|row| figure(row, |it| it.volume.output_tokens_source.map(|source| source.name()))),
+        Source::Word(|row| figure(row, |it| it.volume.output_tokens_source.map(OutputTokensSource::name))),
     ),
 ];
 
@@ -156,7 +158,7 @@ const RATES: &[(&str, Source)] = &[
     ("output_tokens_per_s_per_gpu", Source::Number(|row| figure(row, |it| it.rates.output_tokens_per_s_per_gpu))),
 ];
 
-const LATENCIES: &[(&str, fn(&Latency) -> Option<&Distribution>)] = &[
+const LATENCIES: &[(&str, OfLatency)] = &[
     ("ttft_ms", |it| it.ttft_ms.as_ref()),
     ("itl_ms", |it| it.itl_ms.as_ref()),
     ("tpot_ms", |it| it.tpot_ms.as_ref()),
@@ -164,7 +166,7 @@ const LATENCIES: &[(&str, fn(&Latency) -> Option<&Distribution>)] = &[
     ("e2e_from_due_ms", |it| it.e2e_from_due_ms.as_ref()),
 ];
 
-const STATISTICS: &[(&str, fn(&Distribution) -> f64)] = &[
+const STATISTICS: &[(&str, OfDistribution)] = &[
     ("mean", |it| it.mean),
     ("std", |it| it.std),
     ("min", |it| it.min),
@@ -179,7 +181,7 @@ const STATISTICS: &[(&str, fn(&Distribution) -> f64)] = &[
 const TRUST: &[(&str, Source)] = &[
     ("dispatch_lag_ms_p99", Source::Number(|row| figure(row, |it| it.trust.dispatch_lag_ms_p99))),
     ("client_cpu_share", Source::Number(|row| row.point.client.cpu_share.into())),
-    ("client_verdict", Source::Word(|row| figure(row, |it| it.trust.client_verdict.map(|verdict| verdict.name())))),
+    ("client_verdict", Source::Word(|row| figure(row, |it| it.trust.client_verdict.map(ClientVerdict::name)))),
     ("request_rate_reached", Source::Number(|row| figure(row, |it| it.trust.request_rate_reached))),
 ];
 

@@ -12,6 +12,8 @@ mod json;
 mod rebuild;
 mod row;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use columns::{columns, known_metric_columns};
 pub use csv::write_csv;
