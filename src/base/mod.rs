@@ -7,9 +7,11 @@ mod hash;
 mod id;
 mod scalar;
 mod secret;
+mod text;
 
 pub use file::{append_line, write_atomically};
 pub use hash::{Digest, sha256_file};
 pub use id::{CellId, RunId, StepKey};
 pub use scalar::Scalar;
 pub use secret::Secret;
+pub use text::plain_text;

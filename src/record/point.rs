@@ -53,6 +53,8 @@ pub struct ServerFacts {
 /// Kept as `point.json` beside `requests.jsonl`, so that reports can be rebuilt.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct PointRecord {
+    /// Position in the plan, from 0: the order of the results' rows.
+    pub order: u64,
     pub cell: CellId,
     pub engine: String,
     /// Every axis of the cell, in the manifest's order, under its own name.

@@ -1,1 +1,24 @@
-//! report
+//! Rows to CSV, JSON and a terminal table, and rows read back from a run's records.
+//!
+//! A [`Row`] is one load point of one round with its figures. `apply` makes its rows with [`read_point`], the function
+//! that [`read_run`] uses to rebuild them, so a rebuilt report is the same to the byte.
+//!
+//! **Invariant:** formats only. No figure is computed here, and a figure that is not known is an empty cell.
+
+mod columns;
+mod csv;
+mod error;
+mod json;
+mod rebuild;
+mod row;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use columns::{columns, known_metric_columns};
+pub use csv::write_csv;
+pub use error::ReportError;
+pub use json::to_json;
+pub use rebuild::{read_point, read_run};
+pub use row::Row;
+pub use table::{Color, table};

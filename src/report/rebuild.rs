@@ -1,0 +1,97 @@
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::base::RunId;
+use crate::record::{PointRecord, RequestRecord};
+use crate::report::{ReportError, Row};
+use crate::stats::{Summarizer, Summary};
+
+const POINT: &str = "point.json";
+const REQUESTS: &str = "requests.jsonl";
+
+/// Rebuilds the rows of a run from its records, in the order of its plan.
+///
+/// The run's id is the name of its folder, also when `run_dir` is a link to it.
+///
+/// # Errors
+/// When a file cannot be read, or is not what its name says. A folder without `cells` is a run without rows.
+pub fn read_run(run_dir: &Path) -> Result<Vec<Row>, ReportError> {
+    let folder = fs::canonicalize(run_dir).map_err(|source| unreadable(run_dir, source))?;
+    let nameless = || ReportError::Nameless { path: run_dir.to_owned() };
+    let run = RunId::new(folder.file_name().ok_or_else(nameless)?.to_string_lossy().into_owned());
+    let mut points = Vec::new();
+    let cells = run_dir.join("cells");
+    if cells.is_dir() {
+        find_points(&cells, &mut points)?;
+    }
+    let mut rows = points.iter().map(|point| read_point(&run, point)).collect::<Result<Vec<_>, _>>()?;
+    rows.sort_by_key(|row| row.point.order);
+    Ok(rows)
+}
+
+/// Folders at any depth below `folder` that hold a load point, sorted. Links are not followed.
+fn find_points(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ReportError> {
+    let failed = |source| unreadable(folder, source);
+    let mut entries = fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let kind = entry.file_type().map_err(failed)?;
+        if kind.is_dir() {
+            find_points(&entry.path(), found)?;
+        } else if entry.file_name() == POINT {
+            found.push(folder.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The row of the load point whose `point.json` and `requests.jsonl` lie in `folder`. Without the latter nothing was
+/// measured. A last line that was cut short by a kill is left out, and the row's note says so.
+///
+/// # Errors
+/// When a file cannot be read, or is not what its name says.
+pub fn read_point(run: &RunId, folder: &Path) -> Result<Row, ReportError> {
+    let path = folder.join(POINT);
+    let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
+    let point: PointRecord = serde_json::from_slice(&bytes).map_err(|source| ReportError::Point { path, source })?;
+    let (summary, note) = match read_requests(&folder.join(REQUESTS), &point)? {
+        Some((summary, note)) => (Some(summary), note),
+        None => (None, None),
+    };
+    Ok(Row { run: run.clone(), point, summary, note })
+}
+
+type Measured = (Summary, Option<String>);
+
+fn read_requests(path: &Path, point: &PointRecord) -> Result<Option<Measured>, ReportError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(unreadable(path, source)),
+    };
+    let mut reader = BufReader::new(file);
+    let mut summarizer = Summarizer::default();
+    let mut note = None;
+    let mut bytes = Vec::new();
+    for line in 1.. {
+        bytes.clear();
+        if reader.read_until(b'\n', &mut bytes).map_err(|source| unreadable(path, source))? == 0 {
+            break;
+        }
+        match serde_json::from_slice::<RequestRecord>(&bytes) {
+            Ok(record) => summarizer.add(&record),
+            // Every whole line ends in a line feed, so this one is the last, and its writer was killed.
+            Err(_) if bytes.last() != Some(&b'\n') => {
+                note =
+                    Some(format!("the last line of `{}`, line {line}, was cut short and is left out", path.display()));
+            }
+            Err(source) => return Err(ReportError::Request { path: path.to_owned(), line, source }),
+        }
+    }
+    Ok(Some((summarizer.finish(point), note)))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ReportError {
+    ReportError::Read { path: path.to_owned(), source }
+}

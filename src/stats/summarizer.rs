@@ -1,0 +1,395 @@
+use crate::record::{PointRecord, RequestKind, RequestRecord, RequestStatus};
+use crate::stats::percentile::mean;
+use crate::stats::{
+    ClientVerdict, Distribution, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Summary, Trust,
+    Volume, percentile,
+};
+
+/// Collects what a [`Summary`] needs of each request; it keeps times and counts, no texts.
+#[derive(Debug, Default)]
+pub struct Summarizer {
+    requests: Requests,
+    all_sent_ns: Option<Span>,
+    window_ns: Option<Span>,
+    input_tokens: Total,
+    output_tokens: Total,
+    source: Option<OutputTokensSource>,
+    ttft_ms: Vec<f64>,
+    itl_ms: Vec<f64>,
+    tpot_ms: Vec<f64>,
+    e2e_ms: Vec<f64>,
+    e2e_from_due_ms: Vec<f64>,
+    dispatch_lag_ms: Vec<f64>,
+    input_comparison: InputComparison,
+}
+
+/// The figures of the load point `point`, whose requests, warm-up included, are `records`.
+#[must_use]
+pub fn summarize(point: &PointRecord, records: &[RequestRecord]) -> Summary {
+    let mut summarizer = Summarizer::default();
+    for record in records {
+        summarizer.add(record);
+    }
+    summarizer.finish(point)
+}
+
+impl Summarizer {
+    /// Takes one request into account, in any order; warm-up requests change nothing.
+    pub fn add(&mut self, record: &RequestRecord) {
+        match record.kind {
+            RequestKind::Warmup => return,
+            RequestKind::Measure => self.requests.sent += 1,
+        }
+        extend(&mut self.all_sent_ns, record.sent_ns, record.sent_ns);
+        match record.status {
+            RequestStatus::Ok => self.add_ok(record),
+            RequestStatus::Failed => self.requests.failed += 1,
+            RequestStatus::CutOff => self.requests.cut_off += 1,
+        }
+    }
+
+    fn add_ok(&mut self, record: &RequestRecord) {
+        self.requests.ok += 1;
+        extend(&mut self.window_ns, record.sent_ns, record.last_token_ns.unwrap_or(record.end_ns));
+        self.input_tokens.add(record.input_tokens);
+        self.output_tokens.add(record.output_tokens);
+        self.add_source(record);
+        self.input_comparison.add(record);
+        self.dispatch_lag_ms.extend(milliseconds(record.due_ns, record.sent_ns));
+        self.add_latencies(record);
+    }
+
+    fn add_source(&mut self, record: &RequestRecord) {
+        let Some(source) = record.output_tokens_source.map(OutputTokensSource::All) else { return };
+        self.source = match self.source {
+            Some(before) if before != source => Some(OutputTokensSource::Mixed),
+            Some(_) | None => Some(source),
+        };
+    }
+
+    fn add_latencies(&mut self, record: &RequestRecord) {
+        let gaps = record.chunk_ns.array_windows().filter_map(|&[from, to]| milliseconds(from, to));
+        self.itl_ms.extend(gaps);
+        let ttft = record.first_token_ns.and_then(|first| milliseconds(record.sent_ns, first));
+        self.ttft_ms.extend(ttft);
+        let Some(answered_ns) = answered_ns(record) else { return };
+        let e2e = milliseconds(record.sent_ns, answered_ns);
+        self.e2e_ms.extend(e2e);
+        self.e2e_from_due_ms.extend(milliseconds(record.due_ns, answered_ns));
+        let gaps_between_tokens = record.output_tokens.filter(|&n| n >= 2).map(|n| f64::from(n - 1));
+        if let (Some(e2e), Some(ttft), Some(gaps)) = (e2e, ttft, gaps_between_tokens) {
+            self.tpot_ms.push((e2e - ttft).max(0.0) / gaps);
+        }
+    }
+
+    /// The figures of everything added. `point` gives what the requests do not: its arrival, the GPUs, the client's CPU.
+    #[must_use]
+    pub fn finish(self, point: &PointRecord) -> Summary {
+        let open_loop = point.arrival != "closed";
+        let volume = self.volume();
+        let rates = self.rates(&volume, point.server.gpus);
+        let energy_j_per_output_token = quotient(point.server.gpu_energy_j, volume.output_tokens.map(|n| n as f64));
+        let dispatch_lag_ms_p99 = p99(self.dispatch_lag_ms);
+        let latency = Latency {
+            ttft_ms: Distribution::of(self.ttft_ms),
+            itl_ms: Distribution::of(self.itl_ms),
+            tpot_ms: Distribution::of(self.tpot_ms),
+            e2e_ms: Distribution::of(self.e2e_ms),
+            e2e_from_due_ms: Distribution::of(self.e2e_from_due_ms).filter(|_| open_loop),
+        };
+        let median_ms = latency.e2e_ms.as_ref().map(|e2e| e2e.p50);
+        let trust = Trust {
+            dispatch_lag_ms_p99,
+            client_verdict: verdict(point.client.cpu_share, dispatch_lag_ms_p99, median_ms),
+            request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
+            input_tokens_difference: self.input_comparison.difference(),
+        };
+        Summary { requests: self.requests, volume, rates, latency, trust, energy_j_per_output_token }
+    }
+
+    fn volume(&self) -> Volume {
+        let ok = Some(self.requests.ok as f64);
+        let (input_tokens, output_tokens) = (self.input_tokens.known(), self.output_tokens.known());
+        Volume {
+            duration_s: self.window_ns.map(Span::seconds),
+            input_tokens,
+            output_tokens,
+            input_tokens_mean: quotient(input_tokens.map(|n| n as f64), ok),
+            output_tokens_mean: quotient(output_tokens.map(|n| n as f64), ok),
+            output_tokens_source: self.source,
+        }
+    }
+
+    fn rates(&self, volume: &Volume, gpus: Option<u32>) -> Rates {
+        let a_second = |count: Option<u64>| quotient(count.map(|n| n as f64), volume.duration_s);
+        let requests_per_s = a_second(Some(self.requests.ok));
+        let output_tokens_per_s = a_second(volume.output_tokens);
+        let total = volume.input_tokens.zip(volume.output_tokens).map(|(input, output)| input + output);
+        let per_user: Vec<f64> = self.tpot_ms.iter().filter(|&&tpot| tpot > 0.0).map(|tpot| 1e3 / tpot).collect();
+        Rates {
+            requests_per_s,
+            requests_per_min: requests_per_s.map(|rate| rate * 60.0),
+            input_tokens_per_s: a_second(volume.input_tokens),
+            output_tokens_per_s,
+            total_tokens_per_s: a_second(total),
+            output_tokens_per_s_per_user: mean(&per_user),
+            output_tokens_per_s_per_gpu: quotient(output_tokens_per_s, gpus.map(f64::from)),
+        }
+    }
+}
+
+/// When the user had the whole answer; `None` for an answer without text.
+fn answered_ns(record: &RequestRecord) -> Option<u64> {
+    record.last_token_ns.or_else(|| (!record.output_text.is_empty()).then_some(record.end_ns))
+}
+
+/// `None` when the times are not in order, which no honest record has.
+fn milliseconds(from_ns: u64, to_ns: u64) -> Option<f64> {
+    to_ns.checked_sub(from_ns).map(|ns| ns as f64 / 1e6)
+}
+
+/// `None` unless both are known and the divisor is above 0.
+fn quotient(dividend: Option<f64>, divisor: Option<f64>) -> Option<f64> {
+    divisor.filter(|&divisor| divisor > 0.0).and_then(|divisor| dividend.map(|dividend| dividend / divisor))
+}
+
+fn p99(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 99.0)
+}
+
+fn verdict(cpu_share: Option<f64>, lag_ms: Option<f64>, median_ms: Option<f64>) -> Option<ClientVerdict> {
+    Some(ClientVerdict::of(cpu_share?, lag_ms?, median_ms?))
+}
+
+fn send_rate(sent: u64, span: Option<Span>) -> Option<f64> {
+    quotient(Some(sent.checked_sub(1)? as f64), span.map(Span::seconds))
+}
+
+/// From the earliest to the latest of some times, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+impl Span {
+    fn seconds(self) -> f64 {
+        self.to.saturating_sub(self.from) as f64 / 1e9
+    }
+}
+
+fn extend(span: &mut Option<Span>, from: u64, to: u64) {
+    let before = span.unwrap_or(Span { from, to });
+    *span = Some(Span { from: before.from.min(from), to: before.to.max(to) });
+}
+
+/// A sum that is known only when each of its parts is.
+#[derive(Debug, Default)]
+enum Total {
+    #[default]
+    Nothing,
+    Known(u64),
+    Unknown,
+}
+
+impl Total {
+    fn add(&mut self, part: Option<u32>) {
+        *self = match (&self, part) {
+            (Self::Nothing, Some(part)) => Self::Known(u64::from(part)),
+            (Self::Known(sum), Some(part)) => Self::Known(sum + u64::from(part)),
+            (Self::Unknown, _) | (_, None) => Self::Unknown,
+        };
+    }
+
+    fn known(&self) -> Option<u64> {
+        match self {
+            Self::Known(sum) => Some(*sum),
+            Self::Nothing | Self::Unknown => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct InputComparison {
+    compared: u64,
+    differing: u64,
+    range: Option<(i64, i64)>,
+}
+
+impl InputComparison {
+    fn add(&mut self, record: &RequestRecord) {
+        let (Some(counted), Some(sent)) = (record.input_tokens, record.input_tokens_sent) else { return };
+        self.compared += 1;
+        if counted == sent {
+            return;
+        }
+        let difference = i64::from(counted) - i64::from(sent);
+        let (least, most) = self.range.unwrap_or((difference, difference));
+        self.differing += 1;
+        self.range = Some((least.min(difference), most.max(difference)));
+    }
+
+    fn difference(&self) -> Option<InputTokensDifference> {
+        let Self { compared, differing, .. } = *self;
+        self.range.map(|(least, most)| InputTokensDifference { compared, differing, least, most })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TokenSource;
+    use crate::stats::fixture::{MS, answered, ended, open_loop_point, point, streamed, warmup};
+
+    #[track_caller]
+    fn close(found: Option<f64>, expected: f64) {
+        let found = found.expect("the figure is known");
+        assert!((found - expected).abs() <= 1e-9 * expected.abs(), "{found} is not {expected}");
+    }
+
+    #[test]
+    fn every_figure_is_what_its_formula_says() {
+        // Sent at 100 ms, tokens at 110, 130 and 160 ms; sent at 200 ms, tokens at 230 and 240 ms.
+        let first = streamed(100, &[110, 130, 160], 3);
+        let second = streamed(200, &[230, 240], 2);
+        let mut point = point();
+        point.server.gpus = Some(2);
+        point.server.gpu_energy_j = Some(10.0);
+        point.client.cpu_share = Some(0.1);
+        let it = summarize(&point, &[first, second]);
+
+        assert_eq!(it.requests, Requests { sent: 2, ok: 2, failed: 0, cut_off: 0 });
+        close(it.volume.duration_s, 0.14);
+        assert_eq!((it.volume.input_tokens, it.volume.output_tokens), (Some(200), Some(5)));
+        close(it.volume.output_tokens_mean, 2.5);
+        assert_eq!(it.volume.output_tokens_source, Some(OutputTokensSource::All(TokenSource::ServerUsage)));
+        close(it.rates.requests_per_s, 2.0 / 0.14);
+        close(it.rates.requests_per_min, 120.0 / 0.14);
+        close(it.rates.output_tokens_per_s, 5.0 / 0.14);
+        close(it.rates.total_tokens_per_s, 205.0 / 0.14);
+        close(it.rates.output_tokens_per_s_per_gpu, 2.5 / 0.14);
+        // TPOT: (60 - 10) / 2 = 25 ms and (40 - 30) / 1 = 10 ms.
+        close(it.rates.output_tokens_per_s_per_user, f64::midpoint(1e3 / 25.0, 1e3 / 10.0));
+        close(it.latency.tpot_ms.map(|tpot| tpot.mean), 17.5);
+        close(it.latency.ttft_ms.map(|ttft| ttft.mean), 20.0);
+        close(it.latency.e2e_ms.map(|e2e| e2e.p50), 50.0);
+        let itl = it.latency.itl_ms.unwrap();
+        assert_eq!((itl.min, itl.p50, itl.max), (10.0, 20.0, 30.0));
+        assert_eq!(it.latency.e2e_from_due_ms, None);
+        // Each was due 1 ms before it was sent.
+        close(it.trust.dispatch_lag_ms_p99, 1.0);
+        assert_eq!(it.trust.client_verdict, Some(ClientVerdict::Ok));
+        assert_eq!(it.trust.request_rate_reached, None);
+        close(it.energy_j_per_output_token, 2.0);
+    }
+
+    #[test]
+    fn warmup_counts_nowhere_and_failures_only_as_such() {
+        let good = streamed(100, &[110, 130], 2);
+        let alone = summarize(&point(), std::slice::from_ref(&good));
+        let failed = ended(RequestStatus::Failed, streamed(1, &[900], 7));
+        let cut_off = ended(RequestStatus::CutOff, streamed(2, &[990], 7));
+        let mut among_others = summarize(&point(), &[warmup(streamed(0, &[5000], 9)), failed, good, cut_off]);
+        assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1 });
+        among_others.requests = alone.requests;
+        assert_eq!(among_others, alone);
+    }
+
+    #[test]
+    fn an_answer_in_one_piece_has_e2e_only() {
+        let it = summarize(&point(), &[answered(100, 150, 8)]);
+        close(it.latency.e2e_ms.map(|e2e| e2e.mean), 50.0);
+        close(it.volume.duration_s, 0.05);
+        close(it.rates.output_tokens_per_s, 160.0);
+        assert_eq!((it.latency.ttft_ms, it.latency.itl_ms, it.latency.tpot_ms), (None, None, None));
+        assert_eq!(it.rates.output_tokens_per_s_per_user, None);
+    }
+
+    #[test]
+    fn one_token_has_no_tpot_and_no_text_has_no_e2e() {
+        let one = summarize(&point(), &[streamed(100, &[110], 1)]);
+        assert_eq!((one.latency.tpot_ms, one.latency.itl_ms), (None, None));
+        close(one.latency.ttft_ms.map(|ttft| ttft.mean), 10.0);
+        let none = summarize(&point(), &[streamed(100, &[], 0)]);
+        assert_eq!((none.latency.e2e_ms, none.latency.ttft_ms), (None, None));
+        assert_eq!((none.requests.ok, none.volume.output_tokens), (1, Some(0)));
+    }
+
+    #[test]
+    fn tokens_that_came_at_once_say_nothing_of_a_users_speed() {
+        let it = summarize(&point(), &[streamed(100, &[110], 4), streamed(100, &[110, 120], 2)]);
+        assert_eq!(it.latency.tpot_ms.map(|tpot| tpot.min), Some(0.0));
+        close(it.rates.output_tokens_per_s_per_user, 100.0);
+    }
+
+    #[test]
+    fn without_requests_or_gpus_nothing_is_known() {
+        let mut point = point();
+        point.server.gpus = Some(0);
+        let none = summarize(&point, &[]);
+        assert_eq!((none.volume.duration_s, none.rates.requests_per_s, none.volume.input_tokens), (None, None, None));
+        assert_eq!(none.latency.e2e_ms, None);
+        let one = summarize(&point, &[streamed(100, &[110, 120], 2)]);
+        assert_eq!(one.rates.output_tokens_per_s_per_gpu, None);
+    }
+
+    #[test]
+    fn a_count_that_one_request_lacks_is_not_known_and_two_sources_are_mixed() {
+        let mut uncounted = streamed(200, &[210], 1);
+        uncounted.output_tokens = None;
+        uncounted.output_tokens_source = None;
+        let it = summarize(&point(), &[streamed(100, &[110], 1), uncounted.clone()]);
+        assert_eq!((it.volume.output_tokens, it.rates.output_tokens_per_s), (None, None));
+        uncounted.output_tokens_source = Some(TokenSource::Tokenizer);
+        let it = summarize(&point(), &[streamed(100, &[110], 1), uncounted, streamed(300, &[310], 1)]);
+        assert_eq!(it.volume.output_tokens_source, Some(OutputTokensSource::Mixed));
+    }
+
+    #[test]
+    fn open_loop_counts_from_due_and_tells_the_rate_reached() {
+        let failed = ended(RequestStatus::Failed, streamed(300, &[], 0));
+        let it = summarize(&open_loop_point(), &[streamed(100, &[110], 1), streamed(200, &[210], 1), failed]);
+        close(it.latency.e2e_from_due_ms.map(|e2e| e2e.mean), 11.0);
+        close(it.trust.request_rate_reached, 10.0);
+    }
+
+    #[test]
+    fn a_slow_client_is_called_so() {
+        let mut point = point();
+        assert_eq!(summarize(&point, &[streamed(100, &[200], 1)]).trust.client_verdict, None);
+        point.client.cpu_share = Some(0.95);
+        let limited = Some(ClientVerdict::ClientLimited);
+        assert_eq!(summarize(&point, &[streamed(100, &[200], 1)]).trust.client_verdict, limited);
+        point.client.cpu_share = Some(0.1);
+        // 1 ms late in an answer of 10 ms.
+        assert_eq!(summarize(&point, &[streamed(100, &[110], 1)]).trust.client_verdict, limited);
+    }
+
+    #[test]
+    fn input_counts_are_compared_where_both_are_known() {
+        let counted = |input_tokens, input_tokens_sent| RequestRecord {
+            input_tokens: Some(input_tokens),
+            input_tokens_sent,
+            ..streamed(100, &[110], 1)
+        };
+        let difference = |records: &[RequestRecord]| summarize(&point(), records).trust.input_tokens_difference;
+        assert_eq!(difference(&[counted(100, Some(100)), counted(100, None)]), None);
+        assert_eq!(
+            difference(&[counted(101, Some(100)), counted(101, None), counted(100, Some(100))]).unwrap().to_string(),
+            "in 1 of 2 requests the server's count of input tokens differs from what was sent by +1: most often a token or \
+             a template that the server adds"
+        );
+        let found = difference(&[counted(90, Some(100)), counted(103, Some(100))]).unwrap();
+        assert_eq!((found.least, found.most, found.differing), (-10, 3, 2));
+    }
+
+    #[test]
+    fn times_out_of_order_enter_nothing() {
+        let mut record = streamed(100, &[110, 120], 2);
+        record.chunk_ns = vec![120 * MS, 110 * MS];
+        record.first_token_ns = Some(90 * MS);
+        let it = summarize(&point(), &[record]);
+        assert_eq!((it.latency.ttft_ms, it.latency.itl_ms, it.latency.tpot_ms), (None, None, None));
+    }
+}
