@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::engine::EngineError;
+use crate::dummy::DummyError;
 use crate::hub::HubError;
 use crate::load::LoadError;
 use crate::manifest::ReadError;
@@ -9,6 +9,7 @@ use crate::plan::PlanError;
 use crate::process::ProcessError;
 use crate::recipe::RecipeError;
 use crate::report::ReportError;
+use crate::spec::Protocol;
 use crate::store::StoreError;
 
 /// Why a manifest was refused before anything ran.
@@ -71,7 +72,7 @@ impl PrepareError {
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     #[error("cannot make the dummy model")]
-    Dummy(#[from] EngineError),
+    Dummy(#[from] DummyError),
     #[error(transparent)]
     Hub(#[from] Box<HubError>),
     #[error(transparent)]
@@ -92,6 +93,10 @@ pub enum StepError {
     NotAsLocked { file: String },
     #[error("cannot write `{}`", .path.display())]
     Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot read `{}`", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the {what} was stopped at its time limit of {seconds} s")]
+    TimeLimit { what: &'static str, seconds: u64 },
     #[error("the server exited with {exit} before it was ready\n{log}")]
     ServerDied { exit: String, log: String, path: PathBuf, hints: Vec<String> },
     #[error("the server was not ready after {seconds} s: {missing}\n{log}")]
@@ -100,6 +105,16 @@ pub enum StepError {
     ForeignServer { port: u16, owner: String },
     #[error("the server exited with {exit} while it was measured\n{log}")]
     ServerLost { exit: String, log: String, path: PathBuf, hints: Vec<String> },
+    #[error("nobody listens on port {port}, although the server answers as ready")]
+    NobodyListens { port: u16 },
+    #[error("the recipe has no address for protocol `{protocol}`")]
+    NoProtocol { protocol: Protocol },
+    #[error("phase `{phase}` makes synthetic prompts, which needs the model's tokenizer: {reason}")]
+    NoTokenizer { phase: String, reason: String },
+    #[error("no request succeeded; the first error is {error}")]
+    NoGoodAnswer { error: String },
+    #[error("the load point was cut off at its time limit of {seconds} s")]
+    PointTimeout { seconds: f64 },
     #[error("interrupted")]
     Interrupted,
 }
@@ -136,6 +151,13 @@ impl StepError {
                 hints.push(format!("the whole log is `{}`", path.display()));
                 hints
             }
+            Self::Write { source, .. }
+                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                vec!["the disk is full: free some space, then run the same command again; what was measured is kept".to_owned()]
+            }
+            Self::PointTimeout { .. } => vec!["raise the phase's `point_timeout`, or ask for fewer requests".to_owned()],
+            Self::TimeLimit { .. } => vec!["raise it under `time_limits`".to_owned()],
             Self::ForeignServer { .. } => vec!["stop that program, or run the same command again: each try takes fresh ports".to_owned()],
             Self::Dummy(_)
             | Self::Recipe(_)
@@ -144,6 +166,11 @@ impl StepError {
             | Self::NoOutput
             | Self::NotAsLocked { .. }
             | Self::Write { .. }
+            | Self::Read { .. }
+            | Self::NobodyListens { .. }
+            | Self::NoProtocol { .. }
+            | Self::NoTokenizer { .. }
+            | Self::NoGoodAnswer { .. }
             | Self::Interrupted => Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         points: planner.points,
         warnings: Vec::new(),
     };
-    settle_servers(&mut plan);
+    settle(&mut plan);
     plan.warnings = warnings(&inputs);
     Ok(plan)
 }
@@ -74,20 +74,30 @@ fn all_axes(axes: &[String]) -> Vec<String> {
     KNOWN_AXES.iter().map(|&axis| axis.to_owned()).chain(others).collect()
 }
 
-/// A server has work to do exactly when one of its load points has.
-fn settle_servers(plan: &mut Plan) {
+/// A server has work to do exactly when one of its load points has, and another step only if something with work reads it.
+fn settle(plan: &mut Plan) {
     let mut work: HashMap<usize, State> = HashMap::new();
     for point in plan.points.iter().filter(|point| point.has_work()) {
         if let (Some(server), PointState::Planned { state, .. }) = (plan.server_of(point), &point.state) {
             work.entry(server).or_insert_with(|| state.clone());
         }
     }
-    for (index, step) in plan.steps.iter_mut().enumerate().filter(|(_, step)| step.kind == StepKind::Bench) {
-        step.state = match work.remove(&index) {
-            None => State::Cached,
-            Some(_) if matches!(step.state, State::Stale { .. }) => continue,
-            Some(state) => state,
-        };
+    let mut needed: HashSet<usize> = HashSet::new();
+    // Inputs come before the steps that read them.
+    for index in (0..plan.steps.len()).rev() {
+        let step = &mut plan.steps[index];
+        if step.kind == StepKind::Bench {
+            match work.remove(&index) {
+                None => step.state = State::Cached,
+                Some(state) if step.state == State::Run => step.state = state,
+                Some(_) => {}
+            }
+        } else if step.state.has_work() && !needed.contains(&index) {
+            step.state = State::NotNeeded;
+        }
+        if step.state.has_work() {
+            needed.extend(&step.inputs);
+        }
     }
 }
 
@@ -160,9 +170,7 @@ impl<'a> Planner<'a> {
                 }
             },
         };
-        if !matches!(state, CellState::Excluded { .. }) {
-            self.add_points(index, &state, values, &model)?;
-        }
+        self.add_points(index, &state, values, &model)?;
         let values = axes.iter().map(|axis| values.get(axis).cloned()).collect();
         Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
     }
@@ -203,9 +211,8 @@ impl<'a> Planner<'a> {
     fn point_state(&self, cell: &CellState, load: &Load) -> PointState {
         let server = match cell {
             CellState::Planned { server } => &self.steps[*server],
-            CellState::Unsupported { because } | CellState::Excluded { because } => {
-                return PointState::Unsupported { because: because.clone() };
-            }
+            CellState::Unsupported { because } => return PointState::Unsupported { because: because.clone() },
+            CellState::Excluded { because } => return PointState::Excluded { because: because.clone() },
             CellState::NotChosen => return PointState::NotChosen,
         };
         let recipe = &self.inputs.recipe.recipe;

@@ -75,6 +75,8 @@ pub struct Step {
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum State {
     Cached,
+    /// Missing, but nothing that is to be done reads it.
+    NotNeeded,
     Run,
     /// An earlier output exists, made under other conditions.
     Stale {
@@ -98,6 +100,8 @@ pub enum PointState {
     Planned { key: StepKey, state: State },
     /// Not to be measured; the reason is the cell's or the phase's own.
     Unsupported { because: Arc<str> },
+    /// The manifest leaves its cell out.
+    Excluded { because: Arc<str> },
     NotChosen,
 }
 
@@ -117,10 +121,10 @@ pub struct Summary {
 
 impl State {
     #[must_use]
-    pub fn is_cached(&self) -> bool {
+    pub fn has_work(&self) -> bool {
         match self {
-            Self::Cached => true,
-            Self::Run | Self::Stale { .. } => false,
+            Self::Cached | Self::NotNeeded => false,
+            Self::Run | Self::Stale { .. } => true,
         }
     }
 }
@@ -131,15 +135,15 @@ impl Point {
     pub fn key(&self) -> Option<&StepKey> {
         match &self.state {
             PointState::Planned { key, .. } => Some(key),
-            PointState::Unsupported { .. } | PointState::NotChosen => None,
+            PointState::Unsupported { .. } | PointState::Excluded { .. } | PointState::NotChosen => None,
         }
     }
 
     #[must_use]
     pub fn has_work(&self) -> bool {
         match &self.state {
-            PointState::Planned { state, .. } => !state.is_cached(),
-            PointState::Unsupported { .. } | PointState::NotChosen => false,
+            PointState::Planned { state, .. } => state.has_work(),
+            PointState::Unsupported { .. } | PointState::Excluded { .. } | PointState::NotChosen => false,
         }
     }
 }
@@ -156,7 +160,7 @@ impl Plan {
                 CellState::NotChosen => {}
             }
         }
-        for step in self.steps.iter().filter(|step| !step.state.is_cached()) {
+        for step in self.steps.iter().filter(|step| step.state.has_work()) {
             match step.kind {
                 StepKind::Bench => summary.servers_to_start += 1,
                 StepKind::Fetch | StepKind::Quantize | StepKind::Build | StepKind::Render => summary.steps_to_run += 1,

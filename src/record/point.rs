@@ -1,7 +1,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{CellId, Scalar};
+use crate::base::{CellId, RunId, Scalar};
 use crate::spec::Protocol;
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -70,6 +70,12 @@ pub struct PointRecord {
     pub round: u32,
     pub status: PointStatus,
     pub reason: Option<String>,
+    /// The run that measured it: an earlier one for a result that was there already.
+    #[serde(default)]
+    pub measured_in: Option<RunId>,
+    /// sha256 over the exact prompts and the settings that requests carry.
+    #[serde(default)]
+    pub workload: Option<String>,
     #[serde(default)]
     pub client: ClientFacts,
     #[serde(default)]

@@ -1,0 +1,102 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+
+use super::models::Origin;
+use super::{PrepareError, Prepared};
+use crate::base::Scalar;
+use crate::manifest::{Locked, LockedModel, Manifest, Model, PhaseData, to_yaml};
+
+/// Refuses a machine on which something is not what the lock says.
+pub(super) fn check(lock: &Locked, prepared: &Prepared) -> Result<(), PrepareError> {
+    let compare = |what: String, locked: &str, now: &str| {
+        if locked.is_empty() || locked == now {
+            return Ok(());
+        }
+        Err(PrepareError::NotAsLocked { what, locked: locked.to_owned(), now: now.to_owned() })
+    };
+    compare("recipe".to_owned(), &lock.recipe, &prepared.recipe.digest())?;
+    for (name, version) in &lock.programs {
+        let now = prepared.programs.get(name).map_or("not found", |program| &program.version);
+        compare(format!("version of {name}"), version, now)?;
+    }
+    for (name, model) in &lock.models {
+        if let Some(crate::plan::ModelIdentity::Path { files }) = prepared.models.get(name).map(|model| &model.identity) {
+            for (file, hash) in &model.files {
+                compare(format!("{name}: {file}"), hash, files.get(file).map_or("missing", String::as_str))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a run has resolved so far, beyond what its plan knew.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    /// sha256 by file, by model.
+    pub files: BTreeMap<String, BTreeMap<String, String>>,
+    /// The workload's sha256, by cell, phase and load point.
+    pub workloads: IndexMap<String, String>,
+}
+
+/// The text of `lock.yaml`: the manifest with all that was resolved, itself a manifest.
+pub(super) fn lock_text(prepared: &Prepared, resolved: &Resolved) -> String {
+    let mut manifest = prepared.document.value.clone();
+    make_paths_absolute(&mut manifest, &prepared.base);
+    manifest.engine.version = Some(prepared.plan.engine_version.clone());
+    let mut locked = Locked {
+        benchrun: env!("CARGO_PKG_VERSION").to_owned(),
+        recipe: prepared.recipe.digest(),
+        workloads: resolved.workloads.clone(),
+        host: host(),
+        ..Locked::default()
+    };
+    for (name, program) in &prepared.programs {
+        locked.programs.insert(name.clone(), program.version.clone());
+    }
+    for (name, model) in &prepared.models {
+        let commit = match &model.origin {
+            Origin::Hub { pinned, .. } => pinned.as_ref().map(|pinned| pinned.commit.clone()),
+            Origin::Folder(_) | Origin::Dummy { .. } => None,
+        };
+        let files = resolved.files.get(name).into_iter().flatten();
+        let files = files.map(|(file, hash)| (file.clone(), hash.clone())).collect();
+        locked.models.insert(name.clone(), LockedModel { commit, files });
+    }
+    manifest.locked = Some(locked);
+    to_yaml(&manifest)
+}
+
+/// A lock lies in the run's folder, where the manifest's relative paths would mean something else.
+fn make_paths_absolute(manifest: &mut Manifest, base: &Path) {
+    let absolute = |path: &mut PathBuf| *path = std::path::absolute(base.join(&*path)).unwrap_or_else(|_| base.join(&*path));
+    for model in manifest.models.values_mut() {
+        if let Model::Path(path) = model {
+            absolute(path);
+        }
+    }
+    manifest.engine.recipes.iter_mut().for_each(absolute);
+    for phase in manifest.benchmarks.values_mut() {
+        if let PhaseData::Jsonl(file) = &mut phase.data {
+            absolute(&mut file.path);
+        }
+    }
+}
+
+/// The machine, as far as it matters to who repeats the run.
+fn host() -> IndexMap<String, Scalar> {
+    let mut host = IndexMap::new();
+    let name = rustix::system::uname();
+    host.insert("kernel".to_owned(), Scalar::Text(name.release().to_string_lossy().into_owned()));
+    host.insert("machine".to_owned(), Scalar::Text(name.machine().to_string_lossy().into_owned()));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    host.insert("cores".to_owned(), Scalar::Int(i64::try_from(cores).unwrap_or(i64::MAX)));
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpus.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(':'));
+    host.extend(cpu.map(|(_, cpu)| ("cpu".to_owned(), Scalar::Text(cpu.trim().to_owned()))));
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<i64>().ok());
+    host.extend(kib.map(|kib| ("memory_mib".to_owned(), Scalar::Int(kib / 1024))));
+    host
+}

@@ -1,0 +1,177 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::models::{ResolvedModel, Unpinned, resolve};
+use super::programs::{FoundProgram, find};
+use super::{PrepareError, history, locked};
+use crate::base::Digest;
+use crate::event::StepKind;
+use crate::load::{Prompt, jsonl};
+use crate::manifest::{self, Document, Manifest, PhaseData};
+use crate::matrix::{Cells, Only, expand};
+use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
+use crate::recipe::{LoadedRecipe, RecipeFiles};
+use crate::store::{Runs, Store};
+
+/// What is asked of a manifest.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub manifest: PathBuf,
+    /// Holds `store/` and `runs/`.
+    pub home: PathBuf,
+    pub only: Option<String>,
+    /// Kinds of steps to do anew.
+    pub rerun: HashSet<StepKind>,
+    /// The PATH on which programs are looked for.
+    pub path: OsString,
+    pub purpose: Purpose,
+}
+
+/// What the plan is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// To look at, on any machine: a missing hub or program is a warning.
+    Look,
+    /// To carry out: what cannot succeed is refused before anything runs.
+    Carry,
+}
+
+/// A manifest with all that was found out about it, and the plan.
+#[derive(Debug)]
+pub struct Prepared {
+    pub document: Document<Manifest>,
+    /// The folder that relative paths of the manifest count from.
+    pub base: PathBuf,
+    pub recipe: LoadedRecipe,
+    pub plan: Plan,
+    pub(super) models: BTreeMap<String, ResolvedModel>,
+    pub(super) programs: BTreeMap<String, FoundProgram>,
+    pub(super) prompts: HashMap<PathBuf, Vec<Prompt>>,
+}
+
+/// Reads and checks a manifest, asks the machine and the hub what they have, and makes the plan.
+pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Prepared, PrepareError> {
+    let document = manifest::read(&request.manifest)?;
+    let base = request.manifest.parent().unwrap_or(Path::new(".")).to_owned();
+    let recipe = load_recipe(&document.value, &base)?;
+    let problems = plan::check(&document, &recipe);
+    if !problems.is_empty() {
+        return Err(document.refuse(problems).into());
+    }
+    let cells = expand(&document.value)?;
+    let chosen = chosen(request.only.as_deref(), &cells)?;
+    let store = Store::of_home(&request.home);
+    let unpinned = match request.purpose {
+        Purpose::Look => Unpinned::Tolerate,
+        Purpose::Carry => Unpinned::Refuse,
+    };
+    let models = resolve(&document.value, &base, store.root(), unpinned).await?;
+    let programs = find(&recipe, &request.path, cancel).await;
+    let (prompts, data_files) = read_data(&document.value, &base)?;
+    let identities: BTreeMap<String, ModelIdentity> =
+        models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
+    let versions: BTreeMap<String, String> =
+        programs.iter().map(|(name, program)| (name.clone(), program.version.clone())).collect();
+    let history = history::collect(&store, &Runs::of_home(&request.home), &document.value.name, request.rerun.clone())?;
+    let plan = plan::plan(Inputs {
+        manifest: &document.value,
+        recipe: &recipe,
+        cells,
+        chosen,
+        models: &identities,
+        programs: &versions,
+        data_files: &data_files,
+        history: &history,
+    })?;
+    let mut prepared = Prepared { document, base, recipe, plan, models, programs, prompts };
+    if let Some(lock) = &prepared.document.value.locked {
+        locked::check(lock, &prepared)?;
+    }
+    match request.purpose {
+        Purpose::Carry => prepared.refuse_missing_programs()?,
+        Purpose::Look => prepared.warn_of_missing_programs(),
+    }
+    Ok(prepared)
+}
+
+/// The recipe of a manifest's engine.
+pub fn load_recipe(manifest: &Manifest, base: &Path) -> Result<LoadedRecipe, PrepareError> {
+    let engine = &manifest.engine;
+    let folder = engine.recipes.as_ref().map(|folder| base.join(folder));
+    let files = RecipeFiles::find(&engine.name, folder.as_deref())
+        .map_err(|source| crate::recipe::RecipeError::Files { engine: engine.name.clone(), source })?;
+    Ok(LoadedRecipe::load(files)?)
+}
+
+fn chosen(only: Option<&str>, cells: &Cells) -> Result<Vec<bool>, PrepareError> {
+    match only {
+        None => Ok(vec![true; cells.cells.len()]),
+        Some(text) => Ok(Only::parse(text)?.choose(cells)?),
+    }
+}
+
+type DataFiles = (HashMap<PathBuf, Vec<Prompt>>, HashMap<PathBuf, String>);
+
+/// Prompts of the phases' files and the sha256 of each file, by path as the manifest has it: a bad line is found before
+/// hours of building, not after.
+fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
+    let (mut prompts, mut hashes) = DataFiles::default();
+    for (phase, settings) in &manifest.benchmarks {
+        let PhaseData::Jsonl(file) = &settings.data else { continue };
+        if hashes.contains_key(&file.path) {
+            continue;
+        }
+        let path = base.join(&file.path);
+        let read = jsonl(&path).map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
+        let mut digest = Digest::default();
+        for prompt in &read {
+            digest.update(format!("{}\n", prompt.text.len()).as_bytes());
+            digest.update(prompt.text.as_bytes());
+        }
+        hashes.insert(file.path.clone(), digest.hex());
+        prompts.insert(file.path.clone(), read);
+    }
+    Ok((prompts, hashes))
+}
+
+impl Prepared {
+    /// The programs that are missing, each with the first step that needs it.
+    fn missing_programs(&self) -> Vec<(String, String)> {
+        let mut missing: Vec<(String, String)> = Vec::new();
+        for step in self.plan.steps.iter().filter(|step| step.state.has_work()) {
+            let Some(name) = step.material["rendered"]["command"][0].as_str() else { continue };
+            let absent = self.programs.get(name).is_some_and(|program| program.path.is_none());
+            if absent && !missing.iter().any(|(known, _)| known == name) {
+                missing.push((name.to_owned(), step.label.clone()));
+            }
+        }
+        missing
+    }
+
+    fn refuse_missing_programs(&self) -> Result<(), PrepareError> {
+        match self.missing_programs().into_iter().next() {
+            None => Ok(()),
+            Some((name, step)) => {
+                let program = &self.recipe.recipe.programs[&name];
+                Err(PrepareError::NoProgram { program: program.program.clone(), step, hint: program.hint.clone() })
+            }
+        }
+    }
+
+    fn warn_of_missing_programs(&mut self) {
+        for (name, step) in self.missing_programs() {
+            let program = &self.recipe.recipe.programs[&name].program;
+            self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
+        }
+    }
+
+    /// The labels of the cells that a server measures, for messages.
+    #[must_use]
+    pub fn cells_of(&self, server: usize) -> Vec<usize> {
+        let of_server = |cell: &plan::PlannedCell| cell.state == CellState::Planned { server };
+        self.plan.cells.iter().enumerate().filter(|(_, cell)| of_server(cell)).map(|(index, _)| index).collect()
+    }
+}

@@ -1,0 +1,77 @@
+use std::fs;
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Job;
+use crate::event::StepKind;
+use crate::exec::StepError;
+use crate::process::{self, CommandSpec, ProcessError};
+use crate::recipe::Part;
+use crate::store::Draft;
+
+/// Does a step of the recipe: writes its files, then runs its command.
+pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
+    let step = &job.prepared.plan.steps[index];
+    let draft = job.store.begin(step.kind, &step.key, cancel).await?;
+    if job.store.holds(step.kind, &step.key) && !job.is_rerun(step.kind) {
+        return Ok(());
+    }
+    let mut places = job.places(step);
+    // A file may name its own folder, and is read where it ends up; a command writes where it is told.
+    let output = if step.kind == StepKind::Render { draft.final_output() } else { draft.output() };
+    places.folders.insert("output", output.display().to_string());
+    let part = match step.kind {
+        StepKind::Quantize => Part::Quantize,
+        StepKind::Build => Part::Build,
+        StepKind::Render | StepKind::Fetch | StepKind::Bench => Part::Render,
+    };
+    let rendered = job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default();
+    for (path, text) in &rendered.files {
+        write(&draft.output().join(path), text)?;
+    }
+    if let Some((program, args)) = rendered.command.split_first() {
+        let spec = CommandSpec {
+            args: args.to_vec(),
+            env: job.environment(rendered.env.clone()),
+            time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
+            ..CommandSpec::new(job.program(program), job.log_folder(index)?)
+        };
+        process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
+    }
+    refuse_empty(&draft)?;
+    draft.finish(&step.material)?;
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), StepError> {
+    let failed = |source| StepError::Write { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(path, text).map_err(failed)
+}
+
+fn refuse_empty(draft: &Draft) -> Result<(), StepError> {
+    let empty = fs::read_dir(draft.output()).is_ok_and(|mut entries| entries.next().is_none());
+    if empty { Err(StepError::NoOutput) } else { Ok(()) }
+}
+
+impl Job {
+    /// The file of a program, by its name in the recipe. A missing one keeps its name, for the error to tell.
+    pub(super) fn program(&self, name: &str) -> std::path::PathBuf {
+        let found = self.prepared.programs.get(name).and_then(|program| program.path.clone());
+        found.unwrap_or_else(|| name.into())
+    }
+
+    fn hinted(&self, source: ProcessError) -> StepError {
+        match &source {
+            ProcessError::Cancelled { .. } => StepError::Interrupted,
+            ProcessError::Failed { tail, .. } | ProcessError::TimeLimit { tail, .. } => {
+                let hints = self.prepared.recipe.hints(tail).into_iter().chain(source.hint()).map(str::to_owned).collect();
+                StepError::Hinted { source: Box::new(source), hints }
+            }
+            _ => StepError::Process(Box::new(source)),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One file a kind of step. A step returns when its output is in the store, or says why it is not.
+
+mod bench;
+mod command;
+mod fetch;
+mod point;
+mod server;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{RwLock, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{Prepared, StepError};
+use crate::event::{Event, StepKind};
+use crate::manifest::{HostRuntime, Runtime};
+use crate::plan::{Places, Step};
+use crate::process::EnvValue;
+use crate::store::{RunFolder, Store};
+
+/// What a step tells the run's task.
+#[derive(Debug)]
+pub(super) enum Message {
+    Event(Event),
+    /// The files of a model are known: sha256 by path.
+    Files { model: String, files: BTreeMap<String, String> },
+    /// The sha256 of a load point's exact prompts and settings.
+    Workload { point: usize, hash: String },
+    /// The load point at this index of the plan has its folder in the run.
+    Point { index: usize },
+}
+
+/// What all steps of a run share.
+pub(super) struct Job {
+    pub prepared: Arc<Prepared>,
+    pub store: Store,
+    pub run: RunFolder,
+    /// Unbounded: messages are few and small, and the run's task does nothing else but read them.
+    pub messages: mpsc::UnboundedSender<Message>,
+    /// Held for writing by a measurement, for reading by everything else: a measurement has the host to itself.
+    pub host: RwLock<()>,
+    /// Commands use all cores or GPUs by themselves: one at a time.
+    pub commands: tokio::sync::Mutex<()>,
+    /// Kinds of steps to do anew, whatever the store holds.
+    pub rerun: HashSet<StepKind>,
+}
+
+/// Runs the step at this index of the plan. `began` is set when its turn has come.
+pub(super) async fn run(
+    job: &Job,
+    index: usize,
+    began: &mut Option<Instant>,
+    cancel: &CancellationToken,
+) -> Result<(), StepError> {
+    let step = &job.prepared.plan.steps[index];
+    let mut start = || {
+        *began = Some(Instant::now());
+        let (kind, key, label) = (step.kind, step.key.clone(), step.label.clone());
+        job.tell(Message::Event(Event::StepStarted { kind, key, label }));
+        if cancel.is_cancelled() { Err(StepError::Interrupted) } else { Ok(()) }
+    };
+    match step.kind {
+        StepKind::Bench => {
+            let _alone = job.host.write().await;
+            start()?;
+            bench::run(job, index, cancel).await
+        }
+        StepKind::Fetch => {
+            let _shared = job.host.read().await;
+            start()?;
+            fetch::run(job, step, cancel).await
+        }
+        StepKind::Quantize | StepKind::Build | StepKind::Render => {
+            let _one_at_a_time = job.commands.lock().await;
+            let _shared = job.host.read().await;
+            start()?;
+            command::run(job, index, cancel).await
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn tell(&self, message: Message) {
+        // The receiver is gone only when the run has failed as a whole.
+        let _ = self.messages.send(message);
+    }
+
+    fn is_rerun(&self, kind: StepKind) -> bool {
+        self.rerun.contains(&kind)
+    }
+
+    fn host_runtime(&self) -> &HostRuntime {
+        let Runtime::Host(host) = &self.prepared.document.value.runtime;
+        host
+    }
+
+    /// Where the outputs lie that a step may read.
+    fn places(&self, step: &Step) -> Places {
+        let roles = ["fetch", "quantize", "build", "render"];
+        let folder = |&index: &usize| {
+            let input = &self.prepared.plan.steps[index];
+            self.store.output(input.kind, &input.key).display().to_string()
+        };
+        Places {
+            folders: roles.into_iter().zip(step.chain.iter().map(folder)).collect(),
+            host: self.host_runtime().listen.clone(),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// The environment of a command: the runtime's variables, then its own.
+    fn environment(&self, own: indexmap::IndexMap<String, String>) -> indexmap::IndexMap<String, EnvValue> {
+        let runtime = self.host_runtime().env.clone();
+        runtime.into_iter().chain(own).map(|(name, value)| (name, EnvValue::Plain(value))).collect()
+    }
+
+    /// Cells whose server reads the output of this step, or is it.
+    fn cells_of(&self, index: usize) -> Vec<usize> {
+        let plan = &self.prepared.plan;
+        let servers = plan.steps.iter().enumerate().filter(|(server, step)| {
+            step.kind == StepKind::Bench && (*server == index || step.chain.contains(&index))
+        });
+        servers.flat_map(|(server, _)| self.prepared.cells_of(server)).collect()
+    }
+
+    /// The folder for a step's logs: in its first cell, with links from the other cells that share the step.
+    fn log_folder(&self, index: usize) -> Result<std::path::PathBuf, StepError> {
+        let kind = self.prepared.plan.steps[index].kind.name();
+        let cells = self.cells_of(index);
+        let of_cell = |cell: usize| self.run.cell(&self.prepared.plan.cells[cell].id).join("logs");
+        let first = of_cell(cells[0]).join(kind);
+        let write = |path: &std::path::Path, source| StepError::Write { path: path.to_owned(), source };
+        std::fs::create_dir_all(&first).map_err(|source| write(&first, source))?;
+        for &cell in &cells[1..] {
+            let folder = of_cell(cell);
+            std::fs::create_dir_all(&folder).map_err(|source| write(&folder, source))?;
+            let link = folder.join(kind);
+            if !link.exists() {
+                std::os::unix::fs::symlink(&first, &link).map_err(|source| write(&link, source))?;
+            }
+        }
+        Ok(first)
+    }
+}

@@ -1,0 +1,152 @@
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Job, Message};
+use crate::base::CellId;
+use crate::event::Event;
+use crate::exec::StepError;
+use crate::load::{Target, answers};
+use crate::plan::Step;
+use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
+use crate::recipe::Part;
+use crate::render::Context;
+use crate::spec::Protocol;
+
+/// Between two looks at a server that is starting.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+/// Log lines that an error quotes.
+const QUOTED_LINES: usize = 20;
+
+/// A server that is up, ready and proven to be the one that was started.
+pub(super) struct Running {
+    pub server: Server,
+    values: Context,
+    cell: CellId,
+    log: std::path::PathBuf,
+}
+
+/// Starts the server of a bench step and waits until it is ready.
+pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -> Result<Running, StepError> {
+    let step = &job.prepared.plan.steps[index];
+    let began = Instant::now();
+    let (values, ports) = choose_ports(job, step)?;
+    let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
+    let (program, args) = rendered.command.split_first().ok_or(StepError::NoOutput)?;
+    let logs = job.log_folder(index)?;
+    let spec = CommandSpec {
+        args: args.to_vec(),
+        env: job.environment(rendered.env.clone()),
+        grace: job.prepared.document.value.time_limits.stop.as_std(),
+        ..CommandSpec::new(job.program(program), &logs)
+    };
+    let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
+    let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
+    let log = spec.stderr();
+    let shown = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
+    job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log: shown }));
+    let mut running = Running { server, values, cell: cell.clone(), log };
+    let ready = async {
+        running.wait_until_ready(job, cancel).await?;
+        running.prove_ports(&ports)
+    };
+    match ready.await {
+        Ok(()) => {
+            job.tell(Message::Event(Event::ServerReady { cell, seconds: began.elapsed().as_secs_f64() }));
+            Ok(running)
+        }
+        Err(error) => {
+            running.stop(job).await;
+            Err(error)
+        }
+    }
+}
+
+fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError> {
+    let mut places = job.places(step);
+    let mut ports = Vec::new();
+    for name in &job.prepared.recipe.recipe.server.ports {
+        let port = free_port(&places.host).map_err(|source| StepError::Process(Box::new(source)))?;
+        places.ports.insert(name.clone(), port.to_string());
+        ports.push(port);
+    }
+    Ok((step.values.with(&places), ports))
+}
+
+impl Running {
+    /// Where requests of a protocol go.
+    pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
+        let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
+        let (base_url, model) = endpoint.ok_or(StepError::NoProtocol { protocol })?;
+        Ok(Target { protocol, base_url, model })
+    }
+
+    /// How the server ended, if it has, as the error of whatever it was doing.
+    pub(super) fn lost(&self, job: &Job) -> Option<StepError> {
+        let facts = self.server.try_exited()?;
+        let (log, hints) = self.quoted(job);
+        Some(StepError::ServerLost { exit: facts.exit.to_string(), log, path: self.log.clone(), hints })
+    }
+
+    /// Stops the server and everything it started.
+    pub(super) async fn stop(self, job: &Job) {
+        let began = Instant::now();
+        self.server.stop().await;
+        job.tell(Message::Event(Event::ServerStopped { cell: self.cell, seconds: began.elapsed().as_secs_f64() }));
+    }
+
+    async fn wait_until_ready(&mut self, job: &Job, cancel: &CancellationToken) -> Result<(), StepError> {
+        let limit = job.prepared.document.value.time_limits.ready.as_std();
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut missing = job.prepared.recipe.ready_urls(&self.values)?;
+        missing.reverse();
+        while let Some(url) = missing.last() {
+            let pause = async {
+                if answers(url).await { None } else { Some(tokio::time::sleep(PROBE_PAUSE).await) }
+            };
+            tokio::select! {
+                facts = self.server.exited() => return Err(self.died(job, facts)),
+                () = cancel.cancelled() => return Err(StepError::Interrupted),
+                () = tokio::time::sleep_until(deadline) => return Err(self.not_ready(job, limit, url)),
+                waited = pause => if waited.is_none() { missing.pop(); },
+            }
+        }
+        Ok(())
+    }
+
+    /// The answers may have come from another program that took a port first.
+    fn prove_ports(&self, ports: &[u16]) -> Result<(), StepError> {
+        for &port in ports {
+            let owner = self.server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
+            match owner {
+                PortOwner::Ours => {}
+                PortOwner::NotListening => return Err(StepError::NobodyListens { port }),
+                PortOwner::Other { pid, name } => {
+                    return Err(StepError::ForeignServer { port, owner: format!("`{name}` (pid {pid})") });
+                }
+                PortOwner::Unknown => {
+                    return Err(StepError::ForeignServer { port, owner: "a process of another user".to_owned() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn died(&self, job: &Job, facts: ExitFacts) -> StepError {
+        let (log, hints) = self.quoted(job);
+        StepError::ServerDied { exit: facts.exit.to_string(), log, path: self.log.clone(), hints }
+    }
+
+    fn not_ready(&self, job: &Job, limit: Duration, url: &str) -> StepError {
+        let (log, mut hints) = self.quoted(job);
+        hints.push("raise `time_limits.ready` if it was still loading".to_owned());
+        let missing = format!("`{url}` does not answer with status 200");
+        StepError::NotReady { seconds: limit.as_secs(), missing, log, path: self.log.clone(), hints }
+    }
+
+    fn quoted(&self, job: &Job) -> (String, Vec<String>) {
+        let log = self.server.log_tail(QUOTED_LINES);
+        let hints = job.prepared.recipe.hints(&log).into_iter().map(str::to_owned).collect();
+        (log, hints)
+    }
+}
