@@ -60,7 +60,7 @@ impl<'a> Part<'a> {
     }
 
     pub(super) fn missing(&self) -> u64 {
-        self.remote.size - self.length
+        self.remote.size.saturating_sub(self.length)
     }
 
     /// Its bytes come from more than one answer.

@@ -1,3 +1,5 @@
 //! One test binary: a module per topic.
 
+mod hub;
 mod kserve_code;
+mod local_hub;
