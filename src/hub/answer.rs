@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::time::Duration;
 
 use hf_hub::HFError;
@@ -114,7 +115,7 @@ pub(super) fn failure_of(error: HFError, hub: &Hub, repo: &str, revision: &str, 
 
 /// A whole answer that is no JSON, as opposed to one that was cut off.
 pub(super) fn is_bad_json(error: &reqwest::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<serde_json::Error>())
+    error.source().is_some_and(<dyn Error>::is::<serde_json::Error>)
 }
 
 pub(super) fn not_a_hub(url: &str, reason: &str) -> Failure {

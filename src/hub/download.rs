@@ -1,7 +1,5 @@
 use std::fs::{File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,34 +10,15 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{Answer, Asked, not_a_hub, unanswered};
 use super::cache::RepoCache;
 use super::client::{Hub, Pinned};
+use super::disk::off_thread;
 use super::error::HubError;
 use super::listing::RemoteFile;
-use super::part::Part;
+use super::part::{Part, Progress};
 use super::retry::{Backoff, Failure};
 use super::verify::Hasher;
 
 /// How often to look whether another process has let go of a blob.
 const LOCK_POLL: Duration = Duration::from_millis(200);
-
-/// Bytes that are here, of all bytes wanted.
-pub(super) struct Progress<'a> {
-    pub(super) done: AtomicU64,
-    pub(super) total: u64,
-    pub(super) report: &'a (dyn Fn(u64, u64) + Sync),
-}
-
-impl Progress<'_> {
-    pub(super) fn add(&self, bytes: u64) {
-        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
-        (self.report)(before + bytes, self.total);
-    }
-
-    /// Bytes that have to come again.
-    pub(super) fn take_back(&self, bytes: u64) {
-        let before = self.done.fetch_sub(bytes, Ordering::Relaxed);
-        (self.report)(before - bytes, self.total);
-    }
-}
 
 /// What the downloads of one snapshot have in common.
 pub(super) struct Download<'a> {
@@ -76,13 +55,13 @@ impl Download<'_> {
         }
         let mut hasher = Hasher::new(&file.hash, file.size);
         let path = blob.clone();
-        let hashed = off_thread(move || hasher.update_from(&path).map(|_| hasher.finish())).await;
-        let hashed = hashed.map_err(HubError::io("read", &blob))?;
-        if hashed.promised != file.hash {
+        let found = off_thread(move || hasher.update_from(&path).map(|_| hasher.finish())).await;
+        let found = found.map_err(HubError::io("read", &blob))?;
+        if found.promised != file.hash {
             return Ok(None);
         }
         self.progress.add(file.size);
-        Ok(Some(hashed.sha256))
+        Ok(Some(found.sha256))
     }
 
     async fn lock(&self, file: &RemoteFile) -> Result<File, HubError> {
@@ -103,6 +82,7 @@ impl Download<'_> {
         let what = format!("`{}` of `{}`", file.path, self.pinned.repo);
         let mut part = Part::open(self.cache, file, self.progress).await?;
         let mut backoff = Backoff::new(self.hub.settings().patience);
+        // Never lowered: a server that makes us start over does not count as progress.
         let mut furthest = part.length();
         loop {
             if let Err(failure) = self.attempt(&mut part).await {
@@ -161,14 +141,16 @@ impl Download<'_> {
     }
 
     async fn receive(&self, part: &mut Part<'_>, response: Response, url: &str) -> Result<(), Failure> {
-        if is_page(response.headers()) && !part.remote().path.ends_with(".html") {
+        if is_page(response.headers())
+            && Path::new(&part.remote().path).extension().is_none_or(|ending| ending != "html")
+        {
             return Err(not_a_hub(url, "an HTML page in place of a file"));
         }
         if response.status() == StatusCode::OK && part.length() > 0 {
             part.restart().await?;
         }
         if let Some(length) = response.content_length().filter(|length| *length != part.missing()) {
-            return Err(part.wrong_length(part.length() + length).await.into());
+            return Err(part.wrong_length(part.length().saturating_add(length)).await.into());
         }
         let mut body = response.bytes_stream();
         loop {
@@ -204,28 +186,4 @@ fn continues(headers: &HeaderMap, part: &Part<'_>) -> bool {
 
 fn is_page(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
-}
-
-/// Free bytes of the file system that holds the folder.
-pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let status = rustix::fs::statvfs(folder)?;
-    Ok(status.f_bavail.saturating_mul(status.f_frsize))
-}
-
-/// Runs what blocks where it holds up no other download.
-pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("the work does not panic, and only a runtime that ends drops it")
-}
-
-/// The error for a failed write of the part file: a full disk deserves its own.
-pub(super) fn write_error(path: PathBuf, missing: u64) -> impl FnOnce(io::Error) -> HubError {
-    move |source| {
-        let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        match path.parent() {
-            Some(folder) if is_full => {
-                HubError::DiskFull { folder: folder.to_owned(), needed: missing, free: free_bytes(folder).unwrap_or(0) }
-            }
-            _ => HubError::io("write", path)(source),
-        }
-    }
 }

@@ -1,16 +1,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::RepoCache;
 use super::client::{Hub, Pinned};
-use super::download::{Download, Progress, free_bytes, off_thread};
+use super::disk::{free_bytes, off_thread};
+use super::download::Download;
 use super::error::HubError;
 use super::listing::RemoteFile;
+use super::part::Progress;
 
 /// Enough to fill a line, few enough for a hub's limits.
 const FILES_AT_ONCE: usize = 4;
@@ -50,8 +51,8 @@ impl Hub {
         if !self.settings().offline {
             check_space(&cache, files)?;
         }
-        let total = files.iter().map(|file| file.size).sum();
-        let progress = Progress { done: AtomicU64::new(0), total, report: &progress };
+        let total = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        let progress = Progress::new(total, &progress);
         let download = Download { hub: self, pinned, cache: &cache, progress: &progress, cancel };
         let download = &download;
         let sha256s: Vec<String> =

@@ -11,6 +11,7 @@
 mod answer;
 mod cache;
 mod client;
+mod disk;
 mod download;
 mod error;
 mod fetch;

@@ -1,14 +1,39 @@
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt as _;
 
 use super::cache::RepoCache;
-use super::download::{Progress, off_thread, write_error};
+use super::disk::{off_thread, write_error};
 use super::error::HubError;
 use super::listing::RemoteFile;
 use super::verify::Hasher;
+
+/// Bytes that are here, of all bytes wanted.
+pub(super) struct Progress<'a> {
+    done: AtomicU64,
+    total: u64,
+    report: &'a (dyn Fn(u64, u64) + Sync),
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(total: u64, report: &'a (dyn Fn(u64, u64) + Sync)) -> Self {
+        Self { done: AtomicU64::new(0), total, report }
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
+        (self.report)(before + bytes, self.total);
+    }
+
+    /// Bytes that have to come again.
+    pub(super) fn take_back(&self, bytes: u64) {
+        let before = self.done.fetch_sub(bytes, Ordering::Relaxed);
+        (self.report)(before - bytes, self.total);
+    }
+}
 
 /// A blob on its way: what has arrived of it, on disk and hashed.
 pub(super) struct Part<'a> {

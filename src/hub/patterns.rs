@@ -37,7 +37,9 @@ pub fn wanted(files: &[RemoteFile], patterns: &[String]) -> Result<Vec<RemoteFil
         if safe.is_empty() {
             return Err(nothing_taken(files, pattern, &pickle));
         }
-        safe.into_iter().for_each(|index| taken[index] = true);
+        for index in safe {
+            taken[index] = true;
+        }
     }
     Ok(files.iter().zip(taken).filter(|(_, taken)| *taken).map(|(file, _)| file.clone()).collect())
 }
@@ -62,6 +64,7 @@ fn wanted_by_default(files: &[RemoteFile]) -> Result<Vec<RemoteFile>, HubError> 
     Err(HubError::NoSafetensors { others })
 }
 
+#[derive(Clone, Copy)]
 enum Slash {
     IsMatched,
     Separates,

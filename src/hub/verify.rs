@@ -79,7 +79,7 @@ impl Hasher {
         let sha256 = self.sha256.hex();
         let promised = match self.git_sha1 {
             None => BlobHash::Sha256(sha256.clone()),
-            Some(sha1) => BlobHash::GitSha1(sha1.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Some(sha1) => BlobHash::GitSha1(hex(&sha1.finalize())),
         };
         Hashed { sha256, promised }
     }
@@ -98,6 +98,10 @@ impl Hasher {
             length += read as u64;
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

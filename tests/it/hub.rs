@@ -1,4 +1,5 @@
 //! Models come from a hub whole or not at all, whatever the hub does.
+#![expect(clippy::unwrap_used, reason = "a panic here fails the test")]
 
 use std::error::Error as _;
 use std::fs;
@@ -14,7 +15,7 @@ use crate::local_hub::{COMMIT, Fault, LocalHub, REPO, blob_name};
 
 const WEIGHTS: &str = "model.safetensors";
 const CDN_WEIGHTS: &str = "/cdn/model.safetensors";
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: u8 = 3;
 
 fn weights() -> Vec<u8> {
     (0..300_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
@@ -36,7 +37,7 @@ impl Setup {
         let patience = Patience {
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(30),
-            attempts: ATTEMPTS as u32,
+            attempts: ATTEMPTS.into(),
             first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(10),
         };
@@ -87,8 +88,9 @@ async fn fetch(hub: &Hub) -> Result<Snapshot, HubError> {
     hub.fetch(&pinned, &files, |_, _| (), &CancellationToken::new()).await
 }
 
+/// The range header of a request for all from a byte on.
 fn from(start: usize) -> Option<String> {
-    Some(format!("bytes={start}-"))
+    (start > 0).then(|| format!("bytes={start}-"))
 }
 
 #[tokio::test]
@@ -155,7 +157,7 @@ async fn a_cut_connection_is_resumed_where_it_broke() {
         let setup = Setup::start().await;
         setup.server.fail(CDN_WEIGHTS, Fault::Cut(1000), cuts);
         let snapshot = setup.fetch().await.unwrap();
-        let ranges: Vec<_> = (0..=cuts).map(|cut| if cut == 0 { None } else { from(cut * 1000) }).collect();
+        let ranges: Vec<_> = (0..=cuts).map(|cut| from(cut * 1000)).collect();
         assert_eq!(setup.ranges(), ranges);
         assert_eq!(fs::read(snapshot.folder.join(WEIGHTS)).unwrap(), weights());
     }
@@ -164,7 +166,7 @@ async fn a_cut_connection_is_resumed_where_it_broke() {
 #[tokio::test]
 async fn cuts_that_each_leave_new_bytes_may_be_many() {
     let setup = Setup::start().await;
-    setup.server.fail(CDN_WEIGHTS, Fault::Cut(1000), ATTEMPTS * 3);
+    setup.server.fail(CDN_WEIGHTS, Fault::Cut(1000), usize::from(ATTEMPTS) * 3);
     setup.fetch().await.unwrap();
 }
 
@@ -233,7 +235,7 @@ async fn a_wrong_length_is_an_error_before_the_body() {
 async fn a_page_is_never_kept_as_a_model() {
     let setup = Setup::start().await;
     setup.leave_part(&weights()[..1000]);
-    setup.server.fail(CDN_WEIGHTS, Fault::Page, usize::MAX);
+    setup.server.fail(CDN_WEIGHTS, Fault::Status(200, vec![]), usize::MAX);
     let error = setup.fetch().await.unwrap_err();
     assert!(matches!(&error, HubError::NotAHub { reason, .. } if reason.contains("HTML")), "{error}");
     assert_eq!(fs::read(setup.part()).unwrap(), &weights()[..1000], "what was there is kept");
@@ -297,7 +299,7 @@ async fn a_lasting_failure_ends_after_a_bounded_number_of_attempts() {
         let error = setup.fetch().await.unwrap_err();
         assert!(error.to_string().ends_with("after 3 failures in a row"), "{error}");
         assert!(error.source().unwrap().to_string().ends_with("answered with status 500"));
-        assert_eq!(setup.server.seen(place).len(), ATTEMPTS);
+        assert_eq!(setup.server.seen(place).len(), usize::from(ATTEMPTS));
     }
 }
 

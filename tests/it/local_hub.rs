@@ -1,4 +1,5 @@
 //! A hub inside the test, with the faults of real ones: just enough of the API for one repository.
+#![expect(clippy::unwrap_used, reason = "a panic here fails the test")]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,13 +26,12 @@ const ENTRIES_A_PAGE: usize = 2;
 /// What a hub does wrong.
 #[derive(Clone)]
 pub(crate) enum Fault {
+    /// A page of HTML with this status and headers; with status 200 it is a proxy's login page.
     Status(u16, Vec<(&'static str, &'static str)>),
     /// Closes the connection after so many bytes.
     Cut(usize),
     /// Sends so many bytes and then nothing.
     Stall(usize),
-    /// A proxy's login page, with status 200.
-    Page,
     /// The right number of wrong bytes.
     WrongBytes,
     /// Everything, whatever range was asked for.
@@ -103,7 +103,7 @@ pub(crate) fn blob_name(bytes: &[u8]) -> String {
 
 fn git_sha1(bytes: &[u8]) -> String {
     let sha1 = Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize();
-    sha1.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha1.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 async fn answer(State(content): State<Arc<Mutex<Content>>>, request: Request) -> Response<Body> {
@@ -120,7 +120,7 @@ async fn answer(State(content): State<Arc<Mutex<Content>>>, request: Request) ->
     if let Some(Fault::Status(status, headers)) = fault {
         return error(status, &headers);
     }
-    content.route(&seen, fault)
+    content.route(&seen, fault.as_ref())
 }
 
 impl Content {
@@ -131,7 +131,7 @@ impl Content {
         Some(fault.clone())
     }
 
-    fn route(&self, seen: &Seen, fault: Option<Fault>) -> Response<Body> {
+    fn route(&self, seen: &Seen, fault: Option<&Fault>) -> Response<Body> {
         let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
         if let Some(file) = path.strip_prefix("/cdn/") {
             return body(&self.files[file], seen.range.as_deref(), fault);
@@ -191,16 +191,10 @@ fn error(status: u16, headers: &[(&str, &str)]) -> Response<Body> {
     response.body("<html>an error page</html>".into()).unwrap()
 }
 
-fn body(bytes: &[u8], range: Option<&str>, fault: Option<Fault>) -> Response<Body> {
+fn body(bytes: &[u8], range: Option<&str>, fault: Option<&Fault>) -> Response<Body> {
     let size = bytes.len();
     let asked = range.map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap());
-    let start = match (&fault, asked) {
-        (Some(Fault::Page), _) => {
-            return Response::builder()
-                .header(header::CONTENT_TYPE, "text/html")
-                .body("<html>log in</html>".into())
-                .unwrap();
-        }
+    let start = match (fault, asked) {
         (Some(Fault::IgnoredRange), _) | (_, None) => None,
         (Some(Fault::OtherRange), Some(start)) => Some(start - 1),
         (_, Some(start)) => Some(start),
@@ -217,9 +211,9 @@ fn body(bytes: &[u8], range: Option<&str>, fault: Option<Fault>) -> Response<Bod
     response.body(faulty(sent, fault)).unwrap()
 }
 
-fn faulty(bytes: Vec<u8>, fault: Option<Fault>) -> Body {
+fn faulty(bytes: Vec<u8>, fault: Option<&Fault>) -> Body {
     match fault {
-        Some(Fault::Cut(length)) => {
+        Some(&Fault::Cut(length)) => {
             let first = stream::iter([Ok(bytes[..length].to_vec())]);
             // Only what is flushed while the body is pending is surely sent before the connection ends.
             let end = stream::once(async {
@@ -228,7 +222,7 @@ fn faulty(bytes: Vec<u8>, fault: Option<Fault>) -> Body {
             });
             Body::from_stream(first.chain(end))
         }
-        Some(Fault::Stall(length)) => {
+        Some(&Fault::Stall(length)) => {
             let first = stream::iter([io::Result::Ok(bytes[..length].to_vec())]);
             Body::from_stream(first.chain(stream::pending()))
         }
