@@ -115,7 +115,7 @@ impl Hub {
     async fn commit_of(&self, owner: &str, name: &str, revision: &str) -> Result<String, HubError> {
         let repo = format!("{owner}/{name}");
         let url = self.url(&["api", "models", owner, name, "revision", revision]).to_string();
-        retrying(self.settings.patience, &format!("revision `{revision}` of `{repo}`"), async || {
+        retrying(self.settings.patience, &format!("revision `{revision}` of `{repo}`"), || async {
             let info = self.api.model(owner, name).info().revision(revision).send().await;
             let info = info.map_err(|error| failure_of(error, self, &repo, revision, &url))?;
             info.sha.filter(|commit| is_commit(commit)).ok_or_else(|| not_a_hub(&url, "it names no commit"))

@@ -54,9 +54,9 @@ impl Hub {
         let total = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
         let progress = Progress::new(total, &progress);
         let download = Download { hub: self, pinned, cache: &cache, progress: &progress, cancel };
-        let download = &download;
-        let sha256s: Vec<String> =
-            stream::iter(files).map(|file| download.file(file)).buffered(FILES_AT_ONCE).try_collect().await?;
+        // Made beforehand: as a stream's closure over borrowed files, the whole future would not be `Send`.
+        let downloads: Vec<_> = files.iter().map(|file| download.file(file)).collect();
+        let sha256s: Vec<String> = stream::iter(downloads).buffered(FILES_AT_ONCE).try_collect().await?;
 
         let (links, commit, revision) = (files.to_vec(), pinned.commit.clone(), pinned.revision.clone());
         let folder = cache.snapshot(&commit);

@@ -52,8 +52,7 @@ pub(super) async fn of_hub(hub: &Hub, pinned: &Pinned) -> Result<Vec<RemoteFile>
     for _ in 0..MOST_PAGES {
         let Some(url) = next else { return Ok(files) };
         let what = format!("the listing of `{}`", pinned.repo);
-        let (entries, following) =
-            retrying(hub.settings().patience, &what, async || page(hub, pinned, &url).await).await?;
+        let (entries, following) = retrying(hub.settings().patience, &what, || page(hub, pinned, &url)).await?;
         for entry in entries.into_iter().filter(|entry| entry.kind == "file") {
             files.push(remote_file(entry, &url)?);
         }

@@ -59,10 +59,10 @@ impl Backoff {
 }
 
 /// Attempts until one succeeds, one fails for good, or patience ends.
-pub(super) async fn retrying<T>(
+pub(super) async fn retrying<T, Attempt: Future<Output = Result<T, Failure>>>(
     patience: Patience,
     what: &str,
-    mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
+    mut attempt: impl FnMut() -> Attempt,
 ) -> Result<T, HubError> {
     let mut backoff = Backoff::new(patience);
     loop {
