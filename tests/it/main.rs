@@ -1,4 +1,6 @@
 //! One test binary: a module per topic.
 
+mod hub;
 mod kserve_code;
+mod local_hub;
 mod process;
