@@ -1,9 +1,34 @@
 //! Text to [`Manifest`]: YAML or TOML, read strictly, every mistake at once with file, line, column and key path.
 //!
+//! The Rust types are the one source of truth: they give the JSON Schema, and the reader checks by that schema before it
+//! deserialises.
+//!
+//! ```text
+//! text ─yaml, toml→ tree with places ─check, by the schema─ rules, for manifests only→ findings, or a Document
+//! ```
+//!
+//! [`read_document`] reads any other type in the same way; recipes use it.
+//!
 //! **Invariant:** nothing is expanded or resolved here, and no file but the manifest is read.
 
+mod axes;
+mod check;
+mod columns;
+mod problem;
+mod read;
+mod rule;
+mod rules;
+mod schema;
+mod toml;
+mod tree;
 mod types;
+mod words;
+mod yaml;
 
+pub use columns::known_columns;
+pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
+pub use read::{Document, Format, SourceText, read, read_document, read_text};
+pub use schema::json_schema;
 pub use types::{
     AxisValue, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, JsonlFile, Locked, LockedModel, Manifest,
     Matrix, Model, Phase, PhaseData, PhaseOutput, Runtime, Seeds, Synthetic, Threshold, TimeLimits,

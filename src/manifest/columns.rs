@@ -1,0 +1,49 @@
+/// Columns of `results.csv` that a step of the run itself fills; no axis can have their names.
+pub(super) const TAKEN: &[&str] = &[
+    "run",
+    "cell",
+    "engine",
+    "phase",
+    "round",
+    "status",
+    "reason",
+    "output_tokens_source",
+    "client_verdict",
+    "request_rate_reached",
+];
+
+const MEASURED: &[&str] = &[
+    "requests_sent",
+    "requests_ok",
+    "requests_failed",
+    "requests_cut_off",
+    "duration_s",
+    "input_tokens",
+    "output_tokens",
+    "input_tokens_mean",
+    "output_tokens_mean",
+    "requests_per_s",
+    "requests_per_min",
+    "input_tokens_per_s",
+    "output_tokens_per_s",
+    "total_tokens_per_s",
+    "output_tokens_per_s_per_user",
+    "output_tokens_per_s_per_gpu",
+    "dispatch_lag_ms_p99",
+    "client_cpu_share",
+    "gpus",
+    "gpu_memory_mib_peak",
+    "gpu_power_w_mean",
+    "energy_j_per_output_token",
+    "host_rss_mib_peak",
+];
+const LATENCIES: &[&str] = &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms"];
+const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "max"];
+
+/// The columns of `results.csv` that hold a measured number, so that a threshold can bound them.
+#[must_use]
+pub fn known_columns() -> Vec<String> {
+    let latencies =
+        LATENCIES.iter().flat_map(|latency| STATISTICS.iter().map(move |statistic| format!("{latency}_{statistic}")));
+    MEASURED.iter().map(|column| (*column).to_owned()).chain(latencies).collect()
+}

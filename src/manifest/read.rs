@@ -1,0 +1,161 @@
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::manifest::check::check;
+use crate::manifest::problem::{KeyPath, Location, Problem, ReadError};
+use crate::manifest::rule::Rule;
+use crate::manifest::rules;
+use crate::manifest::tree::{Complaint, Finding, Node, Parsed, Value};
+use crate::manifest::types::Manifest;
+use crate::manifest::{toml, yaml};
+
+/// Files beyond this many bytes are refused.
+const LARGEST: u64 = 8 << 20;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    Yaml,
+    Toml,
+}
+
+/// A text that is about to be read, and how complaints name it.
+#[derive(Clone, Debug)]
+pub struct SourceText {
+    pub file: String,
+    pub text: String,
+    pub format: Format,
+}
+
+impl SourceText {
+    /// Reads a `.yaml`, `.yml`, `.json` (which is YAML too) or `.toml` file.
+    pub fn load(path: &Path) -> Result<Self, ReadError> {
+        let file = path.display().to_string();
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let format = match extension.to_ascii_lowercase().as_str() {
+            "yaml" | "yml" | "json" => Format::Yaml,
+            "toml" => Format::Toml,
+            _ => {
+                let complaint = Complaint::new("the file name does not say what the file holds");
+                return Err(refusal(file, complaint.with_hint("name it `.yaml` or `.toml`")));
+            }
+        };
+        let mut bytes = Vec::new();
+        let opened = File::open(path).and_then(|opened| opened.take(LARGEST + 1).read_to_end(&mut bytes));
+        if let Err(source) = opened {
+            return Err(ReadError::Open { file, source });
+        }
+        if bytes.len() as u64 > LARGEST {
+            return Err(refusal(file, Complaint::new(format!("the file is larger than {} MiB", LARGEST >> 20))));
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Self { file, text, format }),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let location = Location::of(&String::from_utf8_lossy(&error.as_bytes()[..valid]), valid);
+                let problem = problem(location, KeyPath::default(), Complaint::new("the file is not valid UTF-8"));
+                Err(ReadError::refused(file, vec![problem]))
+            }
+        }
+    }
+}
+
+/// A file that was read without a complaint, and where each value stands in it.
+#[derive(Clone, Debug)]
+pub struct Document<T> {
+    pub value: T,
+    pub source: SourceText,
+    root: Node,
+}
+
+impl<T> Document<T> {
+    /// The place of the key or list item at the end of `path`, or `None` when the file does not have it.
+    #[must_use]
+    pub fn locate(&self, path: &KeyPath) -> Option<Location> {
+        let found = self.root.find(path);
+        found.whole.then(|| Location::of(&self.source.text, found.key_offset))
+    }
+
+    /// A complaint about the value at `path`, at the place of its key, or of its nearest ancestor in the file.
+    #[must_use]
+    pub fn problem(&self, path: KeyPath, message: impl Into<String>) -> Problem {
+        let location = Location::of(&self.source.text, self.root.find(&path).key_offset);
+        Problem { location, path, message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub fn refuse(&self, problems: Vec<Problem>) -> ReadError {
+        ReadError::refused(self.source.file.clone(), problems)
+    }
+}
+
+/// Reads a manifest file.
+pub fn read(path: &Path) -> Result<Document<Manifest>, ReadError> {
+    read_manifest(SourceText::load(path)?)
+}
+
+/// Reads a manifest from a text; `file` is how complaints name it.
+pub fn read_text(file: &str, text: &str, format: Format) -> Result<Document<Manifest>, ReadError> {
+    read_manifest(SourceText { file: file.to_owned(), text: text.to_owned(), format })
+}
+
+fn read_manifest(source: SourceText) -> Result<Document<Manifest>, ReadError> {
+    read_with(source, rules::check)
+}
+
+/// Reads a file that holds a `T`, checked against the JSON Schema of `T`. Every mistake is reported, not only the first.
+pub fn read_document<T: DeserializeOwned + JsonSchema>(source: SourceText) -> Result<Document<T>, ReadError> {
+    read_with(source, |_| Vec::new())
+}
+
+fn read_with<T: DeserializeOwned + JsonSchema>(
+    source: SourceText,
+    more_checks: impl Fn(&Node) -> Vec<Finding>,
+) -> Result<Document<T>, ReadError> {
+    let Parsed { root, mut findings } = match source.format {
+        Format::Yaml => yaml::parse(&source.text).map_err(|finding| vec![finding]),
+        Format::Toml => toml::parse(&source.text),
+    }
+    .map_err(|findings| refused(&source, findings))?;
+    if is_empty(&root) {
+        return Err(refused(&source, vec![Finding::of_file(0, Complaint::new("the file is empty"))]));
+    }
+    findings.extend(check(&root, &Rule::of::<T>(), &source.text));
+    findings.extend(more_checks(&root));
+    if !findings.is_empty() {
+        return Err(refused(&source, findings));
+    }
+    match serde_json::from_value(root.to_json()) {
+        Ok(value) => Ok(Document { value, source, root }),
+        Err(error) => Err(refused(&source, vec![Finding::of_file(0, Complaint::new(error.to_string()))])),
+    }
+}
+
+fn is_empty(root: &Node) -> bool {
+    match &root.value {
+        Value::Null => true,
+        Value::Map(entries) => entries.is_empty(),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::List(_) | Value::Unreadable(_) => {
+            false
+        }
+    }
+}
+
+fn refused(source: &SourceText, findings: Vec<Finding>) -> ReadError {
+    let problems = findings
+        .into_iter()
+        .map(|finding| problem(Location::of(&source.text, finding.offset), finding.path, finding.complaint))
+        .collect();
+    ReadError::refused(source.file.clone(), problems)
+}
+
+fn refusal(file: String, complaint: Complaint) -> ReadError {
+    ReadError::refused(file, vec![problem(Location { line: 1, column: 1 }, KeyPath::default(), complaint)])
+}
+
+fn problem(location: Location, path: KeyPath, complaint: Complaint) -> Problem {
+    Problem { location, path, message: complaint.message, hint: complaint.hint }
+}

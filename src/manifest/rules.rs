@@ -1,0 +1,115 @@
+//! What a JSON Schema cannot say of a manifest. Anything of the wrong type is passed over here: the schema reports it.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::manifest::axes;
+use crate::manifest::columns::known_columns;
+use crate::manifest::problem::{KeyPath, did_you_mean};
+use crate::manifest::tree::{Complaint, Finding, Node};
+
+pub(super) fn check(root: &Node) -> Vec<Finding> {
+    let manifest = root.to_json();
+    let mut report = Report { root, findings: Vec::new() };
+    let axes = axes::check(&manifest, &mut report);
+    let columns = known_columns();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    for (name, phase) in entries(manifest.get("benchmarks")) {
+        let path = KeyPath::of_keys(&["benchmarks", name]);
+        check_phase_name(name, &path, &mut report);
+        if phase.is_object() {
+            check_volume(phase, &path, &axes, &mut report);
+            check_lengths(phase, &path, &axes, &mut report);
+            check_thresholds(phase, &path, &columns, &mut report);
+        }
+    }
+    report.findings
+}
+
+pub(super) struct Report<'n> {
+    root: &'n Node,
+    findings: Vec<Finding>,
+}
+
+impl Report<'_> {
+    pub(super) fn at_key(&mut self, path: KeyPath, complaint: Complaint) {
+        self.findings.push(Finding { offset: self.root.find(&path).key_offset, path, complaint });
+    }
+
+    pub(super) fn at_value(&mut self, path: KeyPath, complaint: Complaint) {
+        self.findings.push(Finding { offset: self.root.find(&path).value_offset, path, complaint });
+    }
+}
+
+/// The entries of a map; none of anything else.
+pub(super) fn entries(value: Option<&Value>) -> impl Iterator<Item = (&str, &Value)> {
+    value.and_then(Value::as_object).into_iter().flatten().map(|(key, value)| (key.as_str(), value))
+}
+
+/// The items of a list; none of anything else.
+pub(super) fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Value)> {
+    value.and_then(Value::as_array).into_iter().flatten().enumerate()
+}
+
+/// A phase is a folder in the run directory.
+fn check_phase_name(name: &str, path: &KeyPath, report: &mut Report<'_>) {
+    let fits = !name.is_empty()
+        && name.len() <= 100
+        && !name.starts_with('.')
+        && !name.contains(|c: char| c == '/' || c == '\\' || c.is_control());
+    if !fits {
+        let complaint = Complaint::new("the phase's name cannot be the name of a folder");
+        let hint = "use at most 100 characters, no slash, and no dot at the start";
+        report.at_key(path.clone(), complaint.with_hint(hint));
+    }
+}
+
+fn check_volume(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mut Report<'_>) {
+    let given = |field: &str| phase.get(field).is_some() || axes.contains(field);
+    match (given("requests"), given("duration")) {
+        (true, true) => {
+            let complaint = Complaint::new("both `requests` and `duration` are given");
+            report.at_key(path.clone(), complaint.with_hint("a load point ends by one of them: remove the other"));
+        }
+        (false, false) => {
+            let complaint = Complaint::new("neither `requests` nor `duration` is given");
+            report.at_key(
+                path.clone(),
+                complaint.with_hint("say when a load point ends: `requests: 100` or `duration: 30s`"),
+            );
+        }
+        (true, false) | (false, true) => {}
+    }
+}
+
+fn check_lengths(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mut Report<'_>) {
+    let synthetic = phase.pointer("/data/synthetic");
+    let is_synthetic = phase.get("data").is_none() || synthetic.is_some();
+    let has_isl = synthetic.is_some_and(|synthetic| synthetic.get("isl").is_some()) || axes.contains("isl");
+    if is_synthetic && !has_isl {
+        let complaint = Complaint::new("nothing says how long the prompts are");
+        report.at_key(path.clone(), complaint.with_hint("give `data: {synthetic: {isl: 128}}` or an axis `isl`"));
+    }
+    if phase.pointer("/output/tokens").is_none() && !axes.contains("osl") {
+        let complaint = Complaint::new("nothing says how long the answers are");
+        report.at_key(path.clone(), complaint.with_hint("give `output: {tokens: 128}` or an axis `osl`"));
+    }
+}
+
+fn check_thresholds(phase: &Value, path: &KeyPath, columns: &[&str], report: &mut Report<'_>) {
+    for (column, threshold) in entries(phase.get("thresholds")) {
+        let path = path.key("thresholds").key(column);
+        if !columns.contains(&column) {
+            let complaint = Complaint::new(format!("the results have no column `{column}` to bound"));
+            report.at_key(path.clone(), complaint.with_hint(did_you_mean(column, "columns", columns)));
+        }
+        let bound = |name: &str| threshold.get(name).and_then(Value::as_f64);
+        if let (Some(min), Some(max)) = (bound("min"), bound("max"))
+            && min > max
+        {
+            let message = format!("`min` ({min}) is greater than `max` ({max}), so nothing can keep it");
+            report.at_key(path, Complaint::new(message));
+        }
+    }
+}
