@@ -1,3 +1,5 @@
 //! One test binary: a module per topic.
 
 mod kserve_code;
+mod manifest;
+mod schema;
