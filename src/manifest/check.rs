@@ -1,30 +1,33 @@
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Number;
-
-use crate::manifest::problem::{KeyPath, Location, Segment, did_you_mean, listed};
+use crate::manifest::problem::{KeyPath, Location, Segment, closest, did_you_mean, listed};
 use crate::manifest::rule::{Kind, Rule, Variant};
 use crate::manifest::tree::{Complaint, Entry, Finding, Node, Value};
-use crate::manifest::words::{expected, found, remedy, shown};
+use crate::manifest::words::{expected, found, remedy, right_form, shown};
 
 /// After this many mistakes the rest is not looked at: nobody reads it, and a file made for that could take minutes.
 const MOST_FINDINGS: usize = 1000;
 
 /// Everything in a tree that its rule does not allow.
-pub(super) fn check(node: &Node, root: &Rule, text: &str) -> Vec<Finding> {
-    let mut walker = Walker { root, text, path: KeyPath::default(), findings: Vec::new() };
-    walker.check(node, root);
+pub(super) fn check(node: &Node, rule: &Rule, text: &str) -> Vec<Finding> {
+    let mut walker = Walker { text, path: KeyPath::default(), findings: Vec::new() };
+    walker.check(node, rule);
     walker.findings
 }
 
-struct Walker<'r> {
-    root: &'r Rule,
-    text: &'r str,
+struct Walker<'t> {
+    text: &'t str,
     path: KeyPath,
     findings: Vec<Finding>,
 }
 
-impl<'r> Walker<'r> {
+/// How many of what a string, a list or a map holds.
+struct Size {
+    count: usize,
+    unit: &'static str,
+}
+
+impl Walker<'_> {
     fn report(&mut self, offset: usize, complaint: Complaint) {
         self.findings.push(Finding { offset, path: self.path.clone(), complaint });
     }
@@ -35,12 +38,9 @@ impl<'r> Walker<'r> {
         self.path.pop();
     }
 
-    fn check(&mut self, node: &Node, rule: &'r Rule) {
+    fn check(&mut self, node: &Node, rule: &Rule) {
         if self.findings.len() >= MOST_FINDINGS {
             return;
-        }
-        if let Some(target) = rule.target(self.root) {
-            self.check(node, target);
         }
         if let Value::Unreadable(complaint) = &node.value {
             return self.report(node.offset, complaint.clone());
@@ -63,25 +63,36 @@ impl<'r> Walker<'r> {
 
     fn wrong_type(&mut self, node: &Node, rule: &Rule) {
         let complaint = if matches!(node.value, Value::Null) {
-            let expected = expected(rule, self.root);
+            let expected = expected(rule);
             Complaint::new(format!("no value is given, expected {expected}"))
                 .with_hint("remove the key or give it a value")
         } else {
-            let message = format!("expected {}, found {}", expected(rule, self.root), found(&node.value));
-            Complaint { message, hint: remedy(&node.value, rule, self.root) }
+            let message = format!("expected {}, found {}", expected(rule), found(&node.value));
+            Complaint { message, hint: remedy(&node.value, rule) }
         };
         self.report(node.offset, complaint);
     }
 
     fn check_bounds(&mut self, node: &Node, rule: &Rule, value: f64) {
-        let beyond = |bound: &Option<Number>, is_beyond: fn(&f64, &f64) -> bool| {
-            bound.clone().filter(|bound| bound.as_f64().is_some_and(|bound| is_beyond(&value, &bound)))
-        };
-        if let Some(least) = beyond(&rule.minimum, f64::lt) {
+        if let Some(least) = rule.minimum.filter(|least| value < *least) {
             self.report(node.offset, Complaint::new(format!("must be at least {least}, found {}", found(&node.value))));
         }
-        if let Some(most) = beyond(&rule.maximum, f64::gt) {
+        if let Some(most) = rule.maximum.filter(|most| value > *most) {
             self.report(node.offset, Complaint::new(format!("must be at most {most}, found {}", found(&node.value))));
+        }
+    }
+
+    fn check_size(&mut self, node: &Node, least: Option<usize>, most: Option<usize>, found: &Size) {
+        let Size { count, unit } = found;
+        if let Some(least) = least.filter(|least| count < least) {
+            let message = match count {
+                0 => "must not be empty".to_owned(),
+                _ => format!("must have at least {least} {unit}, found {count}"),
+            };
+            self.report(node.offset, Complaint::new(message));
+        }
+        if let Some(most) = most.filter(|most| count > most) {
+            self.report(node.offset, Complaint::new(format!("must have at most {most} {unit}, found {count}")));
         }
     }
 
@@ -90,27 +101,11 @@ impl<'r> Walker<'r> {
         if !words.is_empty() && !words.contains(&text) {
             self.unknown_word(node, text, &words);
         }
-        let length = text.chars().count();
-        if let Some(least) = rule.min_length.filter(|least| length < *least) {
-            let message = if length == 0 {
-                "must not be empty".to_owned()
-            } else {
-                format!("must have at least {least} characters, found {length}")
-            };
-            self.report(node.offset, Complaint::new(message));
-        }
-        if let Some(most) = rule.max_length.filter(|most| length > *most) {
-            self.report(node.offset, Complaint::new(format!("must have at most {most} characters, found {length}")));
-        }
-        if let Some(pattern) = rule.pattern.as_ref().filter(|pattern| !pattern.0.is_match(text)) {
-            let examples: Vec<&str> = rule.examples.iter().filter_map(|example| example.as_str()).collect();
-            let hint = if examples.is_empty() {
-                format!("it must match `{}`", pattern.0)
-            } else {
-                format!("for example {}", listed(&examples))
-            };
-            let complaint = Complaint::new(format!("{} does not have the right form", found(&node.value)));
-            self.report(node.offset, complaint.with_hint(hint));
+        let length = Size { count: text.chars().count(), unit: "characters" };
+        self.check_size(node, rule.min_length, rule.max_length, &length);
+        if rule.pattern.as_ref().is_some_and(|pattern| !pattern.0.is_match(text)) {
+            let message = format!("{} does not have the right form", found(&node.value));
+            self.report(node.offset, Complaint { message, hint: right_form(rule) });
         }
     }
 
@@ -119,22 +114,12 @@ impl<'r> Walker<'r> {
         self.report(node.offset, complaint.with_hint(did_you_mean(text, "values", words)));
     }
 
-    fn check_list(&mut self, node: &Node, rule: &'r Rule, items: &[Node]) {
+    fn check_list(&mut self, node: &Node, rule: &Rule, items: &[Node]) {
         for (index, item) in items.iter().enumerate() {
             self.within(Segment::Index(index), |walker| walker.check(item, rule.item()));
         }
-        if let Some(least) = rule.min_items.filter(|least| items.len() < *least) {
-            let message = if items.is_empty() {
-                "the list is empty".to_owned()
-            } else {
-                format!("expected at least {least} values, found {}", items.len())
-            };
-            let hint = format!("give at least {least} {}", if least == 1 { "value" } else { "values" });
-            self.report(node.offset, Complaint::new(message).with_hint(hint));
-        }
-        if let Some(most) = rule.max_items.filter(|most| items.len() > *most) {
-            self.report(node.offset, Complaint::new(format!("expected at most {most} values, found {}", items.len())));
-        }
+        let length = Size { count: items.len(), unit: "values" };
+        self.check_size(node, rule.min_items, rule.max_items, &length);
         if rule.unique_items {
             self.check_unique(items);
         }
@@ -150,7 +135,7 @@ impl<'r> Walker<'r> {
         }
     }
 
-    fn check_map(&mut self, node: &Node, rule: &'r Rule, entries: &[Entry]) {
+    fn check_map(&mut self, node: &Node, rule: &Rule, entries: &[Entry]) {
         let entries = self.sound_entries(entries);
         let mut meant = Vec::new();
         for entry in &entries {
@@ -166,16 +151,8 @@ impl<'r> Walker<'r> {
                 self.missing_key(node, rule, key);
             }
         }
-        if rule.min_properties.is_some_and(|least| entries.len() < least) {
-            let known: Vec<&str> = rule.properties.keys().map(String::as_str).collect();
-            let complaint = Complaint::new("the map is empty");
-            let hint = if known.is_empty() {
-                "give at least one entry".to_owned()
-            } else {
-                format!("give one of {}", listed(&known))
-            };
-            self.report(node.offset, complaint.with_hint(hint));
-        }
+        let size = Size { count: entries.len(), unit: "entries" };
+        self.check_size(node, rule.min_properties, None, &size);
     }
 
     /// Reports repeated and unreadable keys, and gives the others.
@@ -214,29 +191,22 @@ impl<'r> Walker<'r> {
         self.within(Segment::Key(entry.key.clone()), |walker| {
             walker.report(entry.key_offset, complaint.with_hint(hint));
         });
-        super::problem::closest(&entry.key, &absent)
+        closest(&entry.key, &absent)
     }
 
     fn missing_key(&mut self, node: &Node, rule: &Rule, key: &str) {
-        let property = rule.property(key);
-        let described = property.and_then(|property| {
-            property.description.as_ref().or_else(|| property.target(self.root)?.description.as_ref())
-        });
-        let complaint = Complaint::new(format!("missing key `{key}`"));
-        let complaint = match described {
-            Some(description) => complaint.with_hint(format!("`{key}` is {description}")),
-            None => complaint,
-        };
-        self.report(node.offset, complaint);
+        let description = rule.property(key).and_then(|property| property.description.as_ref()?.lines().next());
+        let hint = description.map(|description| format!("`{key}`: {description}"));
+        self.report(node.offset, Complaint { message: format!("missing key `{key}`"), hint });
     }
 
-    fn check_union(&mut self, node: &Node, rule: &'r Rule) {
-        let branches = rule.alternatives(self.root);
-        let variants: Vec<Variant<'r>> = branches.iter().filter_map(|branch| branch.variant()).collect();
+    fn check_union(&mut self, node: &Node, rule: &Rule) {
+        let branches = rule.alternatives();
+        let variants: Vec<Variant<'_>> = branches.iter().filter_map(|branch| branch.variant()).collect();
         if let (Value::Map(entries), false) = (&node.value, variants.is_empty()) {
             return self.check_variants(node, &variants, entries);
         }
-        let fitting: Vec<&'r Rule> = branches
+        let fitting: Vec<&Rule> = branches
             .into_iter()
             .filter(|branch| branch.kind.is_none_or(|kind| is_of_kind(&node.value, kind)))
             .collect();
@@ -253,9 +223,9 @@ impl<'r> Walker<'r> {
     }
 
     /// Reports the mistakes under the branch that has the fewest.
-    fn check_best(&mut self, node: &Node, branches: &[&'r Rule]) {
-        let attempt = |branch: &&'r Rule| {
-            let mut walker = Walker { root: self.root, text: self.text, path: self.path.clone(), findings: Vec::new() };
+    fn check_best(&mut self, node: &Node, branches: &[&Rule]) {
+        let attempt = |branch: &&Rule| {
+            let mut walker = Walker { text: self.text, path: self.path.clone(), findings: Vec::new() };
             walker.check(node, branch);
             walker.findings
         };
@@ -264,7 +234,7 @@ impl<'r> Walker<'r> {
         }
     }
 
-    fn check_variants(&mut self, node: &Node, variants: &[Variant<'r>], entries: &[Entry]) {
+    fn check_variants(&mut self, node: &Node, variants: &[Variant<'_>], entries: &[Entry]) {
         let entries = self.sound_entries(entries);
         let known = || variants.iter().map(|variant| variant.key);
         let mut given = Vec::new();

@@ -170,6 +170,7 @@ impl fmt::Display for Listing<'_> {
 pub fn did_you_mean(word: &str, kind: &str, known: &[&str]) -> String {
     let list = listed(known);
     match closest(word, known) {
+        Some(meant) if known.len() > MOST_LISTED => format!("did you mean `{meant}`?"),
         Some(meant) => format!("did you mean `{meant}`? known {kind}: {list}"),
         None if known.is_empty() => format!("there are no {kind} here"),
         None => format!("known {kind}: {list}"),
@@ -184,11 +185,19 @@ pub(super) fn listed(words: &[&str]) -> String {
     }
 }
 
-/// The known word that `word` is a slip of.
+/// The known word that `word` is a slip of: a few wrong letters, or its parts in another order.
 pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['-', ' '], "_");
+    let sorted = |text: &str| {
+        let mut parts: Vec<String> = plain(text).split('_').map(str::to_owned).collect();
+        parts.sort();
+        parts
+    };
     if word.len() > LONGEST_COMPARED {
         return None;
+    }
+    if let Some(turned) = known.iter().find(|candidate| sorted(candidate) == sorted(word)) {
+        return Some(turned);
     }
     let word = plain(word);
     let slips_allowed = (word.chars().count() / 3).max(1);

@@ -5,17 +5,15 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Number, Value};
+use serde_json::Value;
 
-use crate::manifest::schema::schema_of;
+use crate::manifest::schema::inlined_schema;
 
 /// The part of JSON Schema that the types of manifests and recipes use, compiled. Compiling refuses a keyword that is not
 /// here, so that the reader cannot be laxer than the schema that benchrun prints.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Rule {
-    #[serde(rename = "$ref")]
-    reference: Option<String>,
     #[serde(rename = "type")]
     pub(super) kind: Option<Kind>,
     pub(super) properties: IndexMap<String, Subschema>,
@@ -26,8 +24,8 @@ pub(super) struct Rule {
     pub(super) min_items: Option<usize>,
     pub(super) max_items: Option<usize>,
     pub(super) unique_items: bool,
-    pub(super) minimum: Option<Number>,
-    pub(super) maximum: Option<Number>,
+    pub(super) minimum: Option<f64>,
+    pub(super) maximum: Option<f64>,
     pub(super) pattern: Option<Pattern>,
     pub(super) min_length: Option<usize>,
     pub(super) max_length: Option<usize>,
@@ -39,8 +37,6 @@ pub(super) struct Rule {
     pub(super) any_of: Vec<Rule>,
     pub(super) description: Option<String>,
     pub(super) examples: Vec<Value>,
-    #[serde(rename = "$defs")]
-    definitions: IndexMap<String, Rule>,
     #[serde(rename = "$schema")]
     _dialect: IgnoredAny,
     #[serde(rename = "title")]
@@ -101,18 +97,8 @@ pub(super) struct Variant<'r> {
 impl Rule {
     /// The rule for files that hold a `T`.
     pub(super) fn of<T: JsonSchema>() -> Self {
-        Self::compile(schema_of::<T>())
-            .expect("every type that is read from a file uses keywords that the reader knows")
-    }
-
-    fn compile(schema: Value) -> serde_json::Result<Self> {
-        serde_json::from_value(schema)
-    }
-
-    /// What `$ref` names; `root` holds the definitions.
-    pub(super) fn target<'r>(&'r self, root: &'r Self) -> Option<&'r Self> {
-        let name = self.reference.as_ref()?.strip_prefix("#/$defs/")?;
-        root.definitions.get(name)
+        serde_json::from_value(inlined_schema::<T>())
+            .expect("types that are read from files have a schema of the keywords above")
     }
 
     /// The rule for the value of `key`, or `None` where there is no such key.
@@ -127,13 +113,10 @@ impl Rule {
         self.items.as_ref().and_then(Subschema::rule).unwrap_or(&ANYTHING)
     }
 
-    /// The alternatives of a union, with references and unions in unions resolved; otherwise the rule itself.
-    pub(super) fn alternatives<'r>(&'r self, root: &'r Self) -> Vec<&'r Self> {
-        if let Some(target) = self.target(root) {
-            return target.alternatives(root);
-        }
+    /// The alternatives of a union, with unions in unions resolved; otherwise the rule itself.
+    pub(super) fn alternatives(&self) -> Vec<&Self> {
         if self.is_union() {
-            return self.one_of.iter().chain(&self.any_of).flat_map(|branch| branch.alternatives(root)).collect();
+            return self.one_of.iter().chain(&self.any_of).flat_map(Self::alternatives).collect();
         }
         vec![self]
     }

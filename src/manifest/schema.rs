@@ -8,11 +8,16 @@ use crate::manifest::types::Manifest;
 /// The manifest's JSON Schema, draft 2020-12: what `benchrun schema` prints and what the reader itself checks by.
 #[must_use]
 pub fn json_schema() -> Value {
-    schema_of::<Manifest>()
+    generate::<Manifest>(SchemaSettings::draft2020_12())
 }
 
-pub(super) fn schema_of<T: JsonSchema>() -> Value {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+/// The same schema without references, for a type that does not contain itself.
+pub(super) fn inlined_schema<T: JsonSchema>() -> Value {
+    generate::<T>(SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true))
+}
+
+fn generate<T: JsonSchema>(settings: SchemaSettings) -> Value {
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
     RecursiveTransform(bound_integers).transform(&mut schema);
     RecursiveTransform(forbid_null).transform(&mut schema);
     schema.to_value()

@@ -9,8 +9,8 @@ use crate::manifest::problem::{KeyPath, Location, Segment};
 use crate::manifest::tree::{Complaint, DEEPEST, Entry, Finding, Node, Parsed, Value};
 
 const DUPLICATE: &str = "duplicate key";
-/// Each duplicate key costs a pass over the text.
-const MOST_DUPLICATES: usize = 20;
+/// Each duplicate key costs a pass over the text, and one mistake of syntax often makes others.
+const MOST_MISTAKES: usize = 20;
 
 /// Reads TOML 1.1. Repeated keys are findings beside the tree; other mistakes of syntax leave no tree worth checking.
 pub(super) fn parse(text: &str) -> Result<Parsed, Vec<Finding>> {
@@ -24,10 +24,12 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Vec<Finding>> {
             let complaint = Complaint::new(format!("not valid TOML: {}", error.message()));
             Finding::of_file(start(error.span()), complaint)
         };
-        return Err(mistakes.iter().map(finding).collect());
+        let mut findings: Vec<Finding> = mistakes.iter().take(MOST_MISTAKES).map(finding).collect();
+        findings.dedup_by(|a, b| a.offset == b.offset && a.complaint.message == b.complaint.message);
+        return Err(findings);
     }
     let root = Node { offset: 0, value: map(table.get_ref(), 0).map_err(|finding| vec![finding])? };
-    let findings = duplicates.iter().take(MOST_DUPLICATES).map(|error| duplicate(text, &root, error.span())).collect();
+    let findings = duplicates.iter().take(MOST_MISTAKES).map(|error| duplicate(text, &root, error.span())).collect();
     Ok(Parsed { root, findings })
 }
 
@@ -35,7 +37,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Vec<Finding>> {
 fn long_dotted_key(text: &str) -> Option<usize> {
     static LONG: LazyLock<Regex> = LazyLock::new(|| {
         let part = r#"(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"#;
-        let pattern = format!(r"(?-u:(?:{part}[ \t]*\.[ \t]*){{{DEEPEST}}}{part})");
+        let pattern = format!(r"(?:{part}[ \t]*\.[ \t]*){{{DEEPEST}}}{part}");
         Regex::new(&pattern).expect("the pattern is a constant")
     });
     LONG.find(text).map(|key| key.start())

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::base::Scalar;
 use crate::spec::{OutputMode, Protocol, Sampling};
@@ -14,7 +15,7 @@ use crate::spec::{OutputMode, Protocol, Sampling};
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The sweep's name: the folder of its runs.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), example = "qwen-precisions")]
     pub name: String,
     /// The seed that every random choice below starts from unless it names its own.
     #[serde(default)]
@@ -76,7 +77,10 @@ pub enum Model {
 #[serde(deny_unknown_fields)]
 pub struct HfModel {
     /// `owner/name`.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    #[schemars(
+        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"),
+        example = "Qwen/Qwen2.5-0.5B-Instruct"
+    )]
     pub repo: String,
     /// A branch, a tag or a commit; pinned to a commit when it is fetched.
     #[serde(default = "main_branch")]
@@ -100,7 +104,7 @@ pub struct DummyModel {
     pub seed: Option<u64>,
     /// A Hugging Face `config.json`, written out; a small Qwen2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<serde_json::Map<String, serde_json::Value>>,
+    pub config: Option<Map<String, Value>>,
 }
 
 /// The serving system: a recipe and its settings.
@@ -159,8 +163,10 @@ fn is_loopback(address: &String) -> bool {
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
     /// Values by axis name. A name like `tp/pp` is several axes that move together: its values are lists.
+    #[schemars(transform = each_list_is_a_set)]
     pub axes: IndexMap<String, Vec<AxisValue>>,
     /// Other values of some axes for single models, by the model's name.
+    #[schemars(transform = each_map_has_sets)]
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub per_model: IndexMap<String, IndexMap<String, Vec<AxisValue>>>,
     /// Cells beside the product; an axis left out takes its first value.
@@ -169,6 +175,20 @@ pub struct Matrix {
     /// Cells to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Exclude>,
+}
+
+/// The values of an axis: at least one, and each of them once.
+fn each_list_is_a_set(axes: &mut Schema) {
+    if let Some(Value::Object(list)) = axes.get_mut("additionalProperties") {
+        list.insert("minItems".to_owned(), 1.into());
+        list.insert("uniqueItems".to_owned(), true.into());
+    }
+}
+
+fn each_map_has_sets(per_model: &mut Schema) {
+    if let Some(axes) = per_model.get_mut("additionalProperties").and_then(|axes| axes.try_into().ok()) {
+        each_list_is_a_set(axes);
+    }
 }
 
 /// One value of an axis, or one value for each of the axes that move together.
@@ -207,7 +227,7 @@ pub struct Phase {
     #[serde(default)]
     pub sampling: Sampling,
     /// Closed loop: each value is a load point with that many requests under way.
-    #[schemars(length(min = 1), inner(range(min = 1, max = 100_000)))]
+    #[schemars(length(min = 1), inner(range(min = 1, max = 100_000)), extend("uniqueItems" = true))]
     pub concurrency: Vec<u32>,
     /// Measured requests of each load point. Exactly one of `requests` and `duration` is given.
     #[schemars(range(min = 1))]
@@ -340,7 +360,12 @@ impl Default for TimeLimits {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Duration(
-    #[schemars(regex(pattern = r"^[0-9]{1,9}(ms|s|m|h|d)( [0-9]{1,9}(ms|s|m|h|d))*$"))] pub(super) String,
+    // At most five parts, so that the sum stays far below what a duration holds.
+    #[schemars(
+        regex(pattern = r"^[1-9][0-9]{0,8}(ms|s|m|h|d)( [0-9]{1,9}(ms|s|m|h|d)){0,4}$"),
+        extend("examples" = ["250ms", "30s", "1h 30m"])
+    )]
+    pub(super) String,
 );
 
 impl Duration {

@@ -14,12 +14,12 @@ enum Count {
 }
 
 /// What a rule asks for: `a list of integers`.
-pub(super) fn expected(rule: &Rule, root: &Rule) -> String {
-    alternatives(rule, root, Count::One)
+pub(super) fn expected(rule: &Rule) -> String {
+    alternatives(rule, Count::One)
 }
 
-fn alternatives(rule: &Rule, root: &Rule, count: Count) -> String {
-    let branches = rule.alternatives(root);
+fn alternatives(rule: &Rule, count: Count) -> String {
+    let branches = rule.alternatives();
     let keys: Vec<&str> = branches.iter().filter_map(|branch| Some(branch.variant()?.key)).collect();
     let mut nouns: Vec<String> = Vec::new();
     let mut add = |noun: String| {
@@ -34,7 +34,7 @@ fn alternatives(rule: &Rule, root: &Rule, count: Count) -> String {
     let any_number = branches.iter().any(|branch| branch.kind == Some(Kind::Number));
     for branch in branches.iter().filter(|branch| branch.words().next().is_none() && branch.variant().is_none()) {
         if !(any_number && branch.kind == Some(Kind::Integer)) {
-            add(noun(branch, root, count));
+            add(noun(branch, count));
         }
     }
     match (keys.as_slice(), count) {
@@ -50,7 +50,7 @@ fn alternatives(rule: &Rule, root: &Rule, count: Count) -> String {
     }
 }
 
-fn noun(rule: &Rule, root: &Rule, count: Count) -> String {
+fn noun(rule: &Rule, count: Count) -> String {
     let (one, many) = match rule.kind {
         Some(Kind::Boolean) => ("a boolean", "booleans"),
         Some(Kind::Integer) => ("an integer", "integers"),
@@ -58,7 +58,7 @@ fn noun(rule: &Rule, root: &Rule, count: Count) -> String {
         Some(Kind::String) => ("a string", "strings"),
         Some(Kind::Object) => ("a map", "maps"),
         Some(Kind::Array) if count == Count::One => {
-            return format!("a list of {}", alternatives(rule.item(), root, Count::Many));
+            return format!("a list of {}", alternatives(rule.item(), Count::Many));
         }
         Some(Kind::Array) => ("a list", "lists"),
         None => ("any value", "values"),
@@ -95,8 +95,8 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// How to turn a value of the wrong type into the right one, where that is plain.
-pub(super) fn remedy(value: &Value, rule: &Rule, root: &Rule) -> Option<String> {
-    let branches = rule.alternatives(root);
+pub(super) fn remedy(value: &Value, rule: &Rule) -> Option<String> {
+    let branches = rule.alternatives();
     let takes = |kind: Kind| branches.iter().any(|branch| branch.kind == Some(kind));
     let scalar = match value {
         Value::Bool(value) => value.to_string(),
@@ -118,7 +118,19 @@ pub(super) fn remedy(value: &Value, rule: &Rule, root: &Rule) -> Option<String> 
             takes(Kind::Boolean).then(|| "write `true` or `false`".to_owned())
         }
         Value::Float(number) if takes(Kind::Integer) && number.fract() == 0.0 => Some(format!("write `{number}`")),
-        _ if takes(Kind::String) => Some(format!("put it in quotes: `\"{scalar}\"`")),
-        _ => None,
+        _ => {
+            let branch = branches.iter().find(|branch| branch.kind == Some(Kind::String))?;
+            let fits = branch.pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(&scalar));
+            if fits { Some(format!("put it in quotes: `\"{scalar}\"`")) } else { right_form(branch) }
+        }
     }
+}
+
+/// Examples of strings that a rule takes, or its pattern.
+pub(super) fn right_form(rule: &Rule) -> Option<String> {
+    let examples: Vec<&str> = rule.examples.iter().filter_map(|example| example.as_str()).collect();
+    if !examples.is_empty() {
+        return Some(format!("for example {}", listed(&examples)));
+    }
+    rule.pattern.as_ref().map(|pattern| format!("it must match `{}`", pattern.0))
 }

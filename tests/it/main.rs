@@ -3,4 +3,6 @@
 mod hub;
 mod kserve_code;
 mod local_hub;
+mod manifest;
 mod process;
+mod schema;
