@@ -1,0 +1,100 @@
+//! What is sent: prompts from a file or made here, and the hash that names a workload.
+
+use std::fs;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::json_text::JsonText;
+use super::{LoadError, Tokenizer, synthetic as exact};
+use crate::base::Digest;
+use crate::spec::{LoadPoint, Output, Protocol, Sampling, Volume};
+
+/// One text to send.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Prompt {
+    pub text: String,
+    /// Tokens under the model's tokenizer, without special tokens; `None` when nobody counted.
+    pub input_tokens: Option<u32>,
+}
+
+/// `count` different prompts of exactly `isl` tokens each: a pure function of the arguments. Blocks; uses all cores.
+pub fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) -> Result<Vec<Prompt>, LoadError> {
+    exact::synthetic(tokenizer, isl, count, seed)
+}
+
+/// The prompts of a file with one JSON object a line that has a `text_input`; blank lines are skipped. Blocks.
+pub fn jsonl(path: &Path) -> Result<Vec<Prompt>, LoadError> {
+    let bytes = fs::read(path).map_err(|source| LoadError::ReadPrompts { path: path.to_owned(), source })?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let mut prompts = Vec::new();
+    for (line, number) in text.split(|&byte| byte == b'\n').zip(1..) {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let text = text_input(line).map_err(|problem| LoadError::PromptLine {
+            path: path.to_owned(),
+            line: number,
+            problem,
+        })?;
+        prompts.push(Prompt { text, input_tokens: None });
+    }
+    if prompts.is_empty() {
+        return Err(LoadError::EmptyPrompts { path: path.to_owned() });
+    }
+    Ok(prompts)
+}
+
+/// Counts every prompt under `tokenizer`. Blocks; uses all cores.
+pub fn count_tokens(tokenizer: &Tokenizer, prompts: &mut [Prompt]) -> Result<(), LoadError> {
+    prompts.par_iter_mut().try_for_each(|prompt| {
+        prompt.input_tokens = Some(tokenizer.count(&prompt.text)?);
+        Ok(())
+    })
+}
+
+/// The sha256 of the exact prompts, in order, and of every setting of `point` that changes what a server is asked to do.
+/// The phase's name, the round, time limits and the path of the data do not count.
+#[must_use]
+pub fn workload_hash(prompts: &[Prompt], point: &LoadPoint) -> String {
+    #[derive(Serialize)]
+    struct Settings<'a> {
+        protocol: Protocol,
+        streaming: bool,
+        output: &'a Output,
+        sampling: &'a Sampling,
+        sampling_seed: u64,
+        concurrency: u32,
+        volume: Volume,
+        warmup_requests: u64,
+    }
+    let settings = Settings {
+        protocol: point.protocol,
+        streaming: point.streaming,
+        output: &point.output,
+        sampling: &point.sampling,
+        sampling_seed: point.sampling_seed,
+        concurrency: point.concurrency,
+        volume: point.volume,
+        warmup_requests: point.warmup_requests,
+    };
+    let mut digest = Digest::default();
+    digest.update(&serde_json::to_vec(&settings).expect("numbers and words always serialise"));
+    for prompt in prompts {
+        digest.update(&(prompt.text.len() as u64).to_le_bytes());
+        digest.update(prompt.text.as_bytes());
+    }
+    digest.hex()
+}
+
+fn text_input(line: &[u8]) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct Line {
+        text_input: Option<JsonText>,
+    }
+    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let JsonText(bytes) = line.text_input.ok_or("`text_input` is missing")?;
+    let text = String::from_utf8(bytes).map_err(|_| "`text_input` is not UTF-8")?;
+    if text.is_empty() { Err("`text_input` is empty".to_owned()) } else { Ok(text) }
+}
