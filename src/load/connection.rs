@@ -29,12 +29,9 @@ pub(super) enum Connection {
     Grpc(GrpcConnection),
 }
 
-/// Why an exchange ended without an outcome.
+/// A kept-alive connection turned out to be closed before a byte of the answer came.
 #[derive(Debug)]
-pub(super) enum Interrupted {
-    /// A kept-alive connection turned out to be closed before a byte of the answer came.
-    ClosedByServer,
-}
+pub(super) struct ClosedByServer;
 
 impl Route {
     pub(super) fn new(protocol: Protocol, url: &str, model: &str) -> Result<Self, LoadError> {
@@ -100,7 +97,7 @@ impl Connection {
         body: Bytes,
         clock: Clock,
         seen: &mut Exchange,
-    ) -> Result<End, Interrupted> {
+    ) -> Result<End, ClosedByServer> {
         match self {
             Self::Http(connection) => {
                 let request = http::post(&route.address, route.path.clone(), body);

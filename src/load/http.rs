@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::address::Address;
-use super::connection::{Interrupted, failure};
+use super::connection::{ClosedByServer, failure};
 use super::exchange::{Arrival, Clock, End, Exchange};
 use crate::record::RequestError;
 
@@ -50,12 +50,12 @@ impl HttpConnection {
         request: Request<Full<Bytes>>,
         clock: Clock,
         seen: &mut Exchange,
-    ) -> Result<End, Interrupted> {
+    ) -> Result<End, ClosedByServer> {
         self.busy = true;
         seen.sent_ns = clock.now_ns();
         let response = match self.sender.send_request(request).await {
             Ok(response) => response,
-            Err(_) if self.used => return Err(Interrupted::ClosedByServer),
+            Err(_) if self.used => return Err(ClosedByServer),
             Err(error) => return Ok(End::Failed(failure("stream", &error))),
         };
         self.used = true;

@@ -98,3 +98,73 @@ fn text_input(line: &[u8]) -> Result<String, String> {
     let text = String::from_utf8(bytes).map_err(|_| "`text_input` is not UTF-8")?;
     if text.is_empty() { Err("`text_input` is empty".to_owned()) } else { Ok(text) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Data, OutputMode};
+
+    fn read(content: &[u8]) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompts.jsonl");
+        fs::write(&path, content).unwrap();
+        match jsonl(&path) {
+            Ok(prompts) => Ok(prompts.into_iter().map(|prompt| prompt.text).collect()),
+            Err(error) => Err(error.to_string().replace(&path.display().to_string(), "FILE")),
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_a_line() {
+        let content = b"{\"text_input\":\"a\\n\"}\r\n\n  \n{\"text_input\": \"\xe4\xbd\xa0\", \"other\": 1}";
+        assert_eq!(read(content).unwrap(), ["a\n", "你"]);
+        assert_eq!(read(b"\xef\xbb\xbf{\"text_input\":\"a\"}\n").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        for (line, expected) in [
+            (&b"{\"text_input\": 1}"[..], "expected a string"),
+            (b"{\"text\": \"a\"}", "`text_input` is missing"),
+            (b"{\"text_input\": \"\"}", "`text_input` is empty"),
+            (b"{\"text_input\": \"\xff\"}", "`text_input` is not UTF-8"),
+            (b"nonsense", "expected ident"),
+        ] {
+            let error = read(&[b"{\"text_input\":\"a\"}\n\n", line, b"\n"].concat()).unwrap_err();
+            assert!(error.starts_with("line 3 of `FILE`: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_has_no_prompts() {
+        assert!(read(b"\n\n").unwrap_err().starts_with("`FILE` has no prompts"));
+    }
+
+    #[test]
+    fn the_workload_hash_names_prompts_and_settings() {
+        let point = LoadPoint {
+            phase: "load".to_owned(),
+            protocol: Protocol::OpenaiChat,
+            streaming: true,
+            data: Data::Synthetic { isl: 1 },
+            output: Output { mode: OutputMode::Exact, tokens: 4 },
+            sampling: Sampling::default(),
+            concurrency: 2,
+            volume: Volume::Requests(3),
+            warmup_requests: 1,
+            round: 1,
+            prompt_seed: 0,
+            sampling_seed: 0,
+            request_timeout_s: 1.0,
+            point_timeout_s: 1.0,
+        };
+        let prompts = |texts: &[&str]| -> Vec<Prompt> {
+            texts.iter().map(|text| Prompt { text: (*text).to_owned(), input_tokens: None }).collect()
+        };
+        let base = workload_hash(&prompts(&["ab", "c"]), &point);
+        assert_eq!(base, workload_hash(&prompts(&["ab", "c"]), &LoadPoint { round: 2, ..point.clone() }));
+        assert_ne!(base, workload_hash(&prompts(&["a", "bc"]), &point));
+        assert_ne!(base, workload_hash(&prompts(&["c", "ab"]), &point));
+        assert_ne!(base, workload_hash(&prompts(&["ab", "c"]), &LoadPoint { concurrency: 3, ..point }));
+    }
+}

@@ -81,3 +81,47 @@ impl LineTimes<'_> {
         self.arrivals[self.index].at_ns
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pieces: &[&str], expected: &[(u64, &str)], torn: bool) {
+        let arrivals: Vec<Arrival> = (1..)
+            .zip(pieces)
+            .map(|(at_ns, piece)| Arrival { at_ns, bytes: Bytes::copy_from_slice(piece.as_bytes()) })
+            .collect();
+        let found = events(&arrivals);
+        let texts: Vec<(u64, String)> =
+            found.events.into_iter().map(|event| (event.at_ns, String::from_utf8(event.data).unwrap())).collect();
+        let expected: Vec<(u64, String)> = expected.iter().map(|(at, text)| (*at, (*text).to_owned())).collect();
+        assert_eq!((texts, found.torn), (expected, torn));
+    }
+
+    #[test]
+    fn an_event_arrives_with_its_last_byte() {
+        check(&["data: a\n\n", "data: b\n\n"], &[(1, "a"), (2, "b")], false);
+        check(&["data: a\n\ndata: b\n\n"], &[(1, "a"), (1, "b")], false);
+        check(&["da", "ta: a", "\n", "\ndata: b\n", "\n"], &[(4, "a"), (5, "b")], false);
+        check(&["", "data: a\n\n", ""], &[(2, "a")], false);
+    }
+
+    #[test]
+    fn lines_may_end_in_crlf() {
+        check(&["data: a\r\n\r", "\ndata: b\r\n\r\n"], &[(2, "a"), (2, "b")], false);
+    }
+
+    #[test]
+    fn comments_and_other_fields_are_skipped() {
+        check(&[": ping\n\n", "event: x\nid: 1\ndata:a\n\n", "database: b\n\n"], &[(2, "a")], false);
+        check(&["data: a\ndata\ndata:  b\n\n"], &[(1, "a\n\n b")], false);
+    }
+
+    #[test]
+    fn a_body_that_ends_inside_an_event_is_torn() {
+        check(&["data: a\n\n", "data: b"], &[(1, "a")], true);
+        check(&["data: a\n"], &[], true);
+        check(&[], &[], false);
+    }
+}

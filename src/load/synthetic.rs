@@ -120,3 +120,102 @@ fn generator(seed: u64, index: u64, attempt: u64) -> ChaCha8Rng {
     }
     ChaCha8Rng::from_seed(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokenizers::AddedToken;
+    use tokenizers::decoders::byte_level::ByteLevel;
+    use tokenizers::models::TrainerWrapper;
+    use tokenizers::models::bpe::{BPE, BpeTrainer};
+    use tokenizers::models::wordlevel::WordLevel;
+    use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+    use tokenizers::pre_tokenizers::whitespace::Whitespace;
+
+    use super::*;
+
+    const CORPUS: &str = "the quick brown fox jumps over the lazy dog and then the other dogs jump over the foxes \
+        while a slow green turtle reads what others wrote about jumping animals in another country 你好世界 你好";
+
+    fn trained(mut tokenizer: tokenizers::Tokenizer, alphabet: bool) -> tokenizers::Tokenizer {
+        let mut trainer = BpeTrainer::builder().vocab_size(400).show_progress(false);
+        if alphabet {
+            trainer = trainer.initial_alphabet(ByteLevel::alphabet().into_iter().collect());
+        }
+        let mut trainer = TrainerWrapper::BpeTrainer(trainer.build());
+        tokenizer.train(&mut trainer, [CORPUS, "the dog", "a fox"].into_iter()).unwrap();
+        tokenizer.add_special_tokens([AddedToken::from("<|end|>", true)]).unwrap();
+        tokenizer
+    }
+
+    fn byte_level() -> tokenizers::Tokenizer {
+        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
+        let part = ByteLevel::new(false, true, true);
+        tokenizer.with_pre_tokenizer(Some(part)).with_decoder(Some(part));
+        trained(tokenizer, true)
+    }
+
+    fn metaspace() -> tokenizers::Tokenizer {
+        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
+        let part = Metaspace::new('▁', PrependScheme::Always, true);
+        tokenizer.with_pre_tokenizer(Some(part.clone())).with_decoder(Some(part));
+        trained(tokenizer, false)
+    }
+
+    fn words() -> tokenizers::Tokenizer {
+        let vocabulary = CORPUS.split(' ').collect::<HashSet<_>>();
+        let model = WordLevel::builder()
+            .vocab(vocabulary.into_iter().map(str::to_owned).zip(0..).collect())
+            .unk_token("the".to_owned())
+            .build()
+            .unwrap();
+        let mut tokenizer = tokenizers::Tokenizer::new(model);
+        tokenizer.with_pre_tokenizer(Some(Whitespace));
+        tokenizer
+    }
+
+    fn saved(tokenizer: &tokenizers::Tokenizer, folder: &Path) -> Tokenizer {
+        tokenizer.save(folder.join("tokenizer.json"), false).unwrap();
+        Tokenizer::load(folder).unwrap()
+    }
+
+    #[test]
+    fn prompts_are_exact_different_and_repeatable() {
+        for tokenizer in [byte_level(), metaspace(), words()] {
+            let folder = tempfile::tempdir().unwrap();
+            let tokenizer = saved(&tokenizer, folder.path());
+            for (isl, count) in [(1, 4), (2, 20), (7, 50), (200, 10)] {
+                let prompts = synthetic(&tokenizer, isl, count, 5).unwrap();
+                let different: HashSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+                assert_eq!(different.len() as u64, count);
+                for prompt in &prompts {
+                    assert_eq!(tokenizer.count(&prompt.text).unwrap(), isl, "{:?}", prompt.text);
+                }
+                assert_eq!(prompts, synthetic(&tokenizer, isl, count, 5).unwrap());
+                assert_ne!(prompts, synthetic(&tokenizer, isl, count, 6).unwrap());
+                assert_eq!(prompts[..2], synthetic(&tokenizer, isl, 2, 5).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = saved(&words(), folder.path());
+        for (isl, count) in [(0, 1), (1, 1000)] {
+            let error = synthetic(&tokenizer, isl, count, 0).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("cannot make {count} different prompts of exactly {isl} tokens")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_that_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let Err(error) = Tokenizer::load(folder.path()) else { panic!("there is no file") };
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
+}

@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Interrupted, Route};
+use super::connection::{ClosedByServer, Connection, Route};
 use super::exchange::{Clock, End, Exchange, Ticket};
 use super::prompts::Prompt;
 use super::request::Requests;
@@ -88,13 +89,14 @@ impl Worker {
             // Before the request is taken and its clock starts: making a connection is not the server's TTFT.
             let Some(connected) = self.connect().await else { break };
             let Some(ticket) = part.take(clock) else { break };
+            let unreachable = connected.is_err();
             let exchange = self.carry_out(ticket, due_ns, connected).await;
             due_ns = exchange.end_ns;
             if self.exchanges.send(exchange).await.is_err() {
                 // The writer failed and reports why.
                 break;
             }
-            if self.connection.is_none() && !self.fresh_connections {
+            if unreachable {
                 let stop = self.stop.clone();
                 stop.run_until_cancelled(sleep(RECONNECT_PAUSE)).await;
             }
@@ -157,20 +159,21 @@ impl Worker {
         let job = Arc::clone(&self.job);
         let prompt = &job.prompts[prompt_index(exchange.ticket.request, &job.prompts)];
         let body = job.requests.encode(&job.model, &job.point, prompt, exchange.ticket.request);
-        for attempt in 0.. {
-            let Some(connection) = &mut self.connection else { break };
-            match connection.exchange(&job.route, body.clone(), job.clock, exchange).await {
-                Ok(end) => return end,
-                Err(Interrupted::ClosedByServer) => {
-                    self.fresh_connections = true;
-                    self.resent += u64::from(attempt == 0);
-                    if let Err(error) = self.connect_in_time().await {
-                        return End::Failed(error);
-                    }
-                }
-            }
+        if let Ok(end) = self.exchange(&body, exchange).await {
+            return end;
         }
-        End::failed("connect", "no connection".to_owned())
+        self.fresh_connections = true;
+        self.resent += 1;
+        if let Err(error) = self.connect_in_time().await {
+            return End::Failed(error);
+        }
+        let again = self.exchange(&body, exchange).await;
+        again.unwrap_or_else(|ClosedByServer| End::failed("stream", "the connection was closed".to_owned()))
+    }
+
+    async fn exchange(&mut self, body: &Bytes, exchange: &mut Exchange) -> Result<End, ClosedByServer> {
+        let connection = self.connection.as_mut().ok_or(ClosedByServer)?;
+        connection.exchange(&self.job.route, body.clone(), self.job.clock, exchange).await
     }
 }
 
