@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::{Answer, json_message, server_message, shorten};
+use super::answer::{Answer, json_message, shorten};
 use super::exchange::Arrival;
 use super::json_text::JsonText;
 use super::sse;
@@ -54,13 +54,12 @@ pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
             read_json(&mut answer, event.at_ns, &event.data);
         }
     }
+    if found.events.is_empty() && found.torn {
+        // Some servers answer with a plain JSON object when they cannot stream.
+        read_json(&mut answer, 0, &sse::join(arrivals));
+    }
     if !done {
-        let message = if found.events.is_empty() && found.torn {
-            format!("the answer is no event stream: {}", server_message(&sse::join(arrivals)))
-        } else {
-            "the stream ended without `[DONE]`".to_owned()
-        };
-        answer.fail("stream", message);
+        answer.fail("stream", "the stream ended without `[DONE]`".to_owned());
     }
     answer
 }

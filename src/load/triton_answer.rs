@@ -4,7 +4,7 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::{Answer, json_message, server_message, shorten};
+use super::answer::{Answer, json_message, shorten};
 use super::exchange::Arrival;
 use super::json_text::JsonText;
 use super::sse;
@@ -48,10 +48,11 @@ pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
         responses.answer.first_response_ns.get_or_insert(event.at_ns);
         responses.add_json(event.at_ns, &event.data);
     }
-    if found.events.is_empty() {
-        let body = server_message(&sse::join(arrivals));
-        responses.answer.fail("stream", format!("the answer is no event stream: {body}"));
-    } else if found.torn {
+    if found.events.is_empty() && found.torn {
+        // Triton answers with a plain JSON object when it cannot stream.
+        responses.add_json(0, &sse::join(arrivals));
+    }
+    if found.torn {
         responses.answer.fail("stream", "the stream ended inside an event".to_owned());
     }
     responses.answer()
