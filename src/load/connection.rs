@@ -26,7 +26,7 @@ pub(super) struct Route {
 /// One worker's connection.
 pub(super) enum Connection {
     Http(HttpConnection),
-    Grpc(GrpcConnection),
+    Grpc(Box<GrpcConnection>),
 }
 
 /// A kept-alive connection turned out to be closed before a byte of the answer came.
@@ -44,7 +44,7 @@ impl Route {
 
     pub(super) async fn connect(&self) -> Result<Connection, RequestError> {
         Ok(match self.protocol {
-            Protocol::TritonGrpc => Connection::Grpc(GrpcConnection::open(&self.address).await?),
+            Protocol::TritonGrpc => Connection::Grpc(Box::new(GrpcConnection::open(&self.address).await?)),
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate

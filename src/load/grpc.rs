@@ -1,5 +1,6 @@
 //! One gRPC channel and, on it, one bidirectional stream that carries a worker's requests one after the other.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -17,7 +18,7 @@ use super::address::Address;
 use super::connection::failure;
 use super::exchange::{Arrival, Clock, End, Exchange};
 use crate::kserve::grpc_inference_service_client::GrpcInferenceServiceClient;
-use crate::kserve::{ModelMetadataRequest, ModelMetadataResponse};
+use crate::kserve::{ModelMetadataRequest, ModelMetadataResponse, ServerLiveRequest};
 use crate::record::RequestError;
 
 pub(super) struct GrpcConnection {
@@ -36,7 +37,13 @@ struct InferStream {
 impl GrpcConnection {
     pub(super) async fn open(address: &Address) -> Result<Self, RequestError> {
         let channel = connect(address, None).await?;
-        Ok(Self { channel, stream: None, broken: false })
+        // A connection counts as open when something went there and back: until then the server may still be busy with
+        // its set-up, and the first request would wait for that. Whether the server implements the call does not matter.
+        let alive = GrpcInferenceServiceClient::new(channel.clone()).server_live(ServerLiveRequest {}).await;
+        match alive.as_ref().err().and_then(broken_transport) {
+            Some(error) => Err(failure("connect", error)),
+            None => Ok(Self { channel, stream: None, broken: false }),
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -94,10 +101,9 @@ impl GrpcConnection {
     }
 
     fn failed(&mut self, status: &Status) -> End {
-        // Only a status that tonic made itself, of a broken transport, has a source.
-        if let Some(source) = std::error::Error::source(status) {
+        if let Some(error) = broken_transport(status) {
             self.broken = true;
-            return End::Failed(failure("stream", source));
+            return End::Failed(failure("stream", error));
         }
         End::failed(&format!("grpc_{}", code_name(status.code())), super::answer::shorten(status.message()))
     }
@@ -123,6 +129,11 @@ async fn connect(address: &Address, limit: Option<Duration>) -> Result<Channel, 
         None => endpoint,
     };
     endpoint.connect().await.map_err(|error| failure("connect", &error))
+}
+
+/// What broke, if the status is not the server's: only one that tonic made of a broken transport has a source.
+fn broken_transport(status: &Status) -> Option<&(dyn Error + 'static)> {
+    status.source()
 }
 
 enum ResponseKind {

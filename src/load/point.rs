@@ -1,3 +1,4 @@
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -85,8 +86,7 @@ pub async fn run(
     let route = Route::new(target.protocol, &target.base_url, &target.model)?;
     let requests = route.requests(&target.model, request_timeout).await?;
 
-    let waiting = WAITING_ANSWERS + point.concurrency as usize;
-    let (sender, receiver) = mpsc::channel(waiting);
+    let (sender, receiver) = mpsc::channel(WAITING_ANSWERS + point.concurrency as usize);
     let writer = Writer { point: point.clone(), prompts: Arc::clone(&prompts), tokenizer, sink };
     let writing = tokio::task::spawn_blocking(move || writer.write_all(receiver, progress));
 
@@ -105,7 +105,7 @@ pub async fn run(
     let resent = workers.iter().map(|worker| worker.resent).sum();
     // The writer ends when no worker can send to it any more.
     drop(workers);
-    let records = writing.await.expect("the writer returns its failures")?;
+    let records = writing.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))?;
     Ok(PointRun { records, resent, cut_off, client: ClientFacts { cpu_share } })
 }
 

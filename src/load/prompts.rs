@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::json_text::JsonText;
 use super::{LoadError, Tokenizer, synthetic as exact};
 use crate::base::Digest;
-use crate::spec::{LoadPoint, Output, Protocol, Sampling, Volume};
+use crate::spec::LoadPoint;
 
 /// One text to send.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,29 +59,18 @@ pub fn count_tokens(tokenizer: &Tokenizer, prompts: &mut [Prompt]) -> Result<(),
 /// The phase's name, the round, time limits and the path of the data do not count.
 #[must_use]
 pub fn workload_hash(prompts: &[Prompt], point: &LoadPoint) -> String {
-    #[derive(Serialize)]
-    struct Settings<'a> {
-        protocol: Protocol,
-        streaming: bool,
-        output: &'a Output,
-        sampling: &'a Sampling,
-        sampling_seed: u64,
-        concurrency: u32,
-        volume: Volume,
-        warmup_requests: u64,
-    }
-    let settings = Settings {
-        protocol: point.protocol,
-        streaming: point.streaming,
-        output: &point.output,
-        sampling: &point.sampling,
-        sampling_seed: point.sampling_seed,
-        concurrency: point.concurrency,
-        volume: point.volume,
-        warmup_requests: point.warmup_requests,
-    };
+    let settings = json!({
+        "protocol": point.protocol,
+        "streaming": point.streaming,
+        "output": point.output,
+        "sampling": point.sampling,
+        "sampling_seed": point.sampling_seed,
+        "concurrency": point.concurrency,
+        "volume": point.volume,
+        "warmup_requests": point.warmup_requests,
+    });
     let mut digest = Digest::default();
-    digest.update(&serde_json::to_vec(&settings).expect("numbers and words always serialise"));
+    digest.update(settings.to_string().as_bytes());
     for prompt in prompts {
         digest.update(&(prompt.text.len() as u64).to_le_bytes());
         digest.update(prompt.text.as_bytes());
@@ -102,7 +92,7 @@ fn text_input(line: &[u8]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Data, OutputMode};
+    use crate::spec::{Data, Output, OutputMode, Protocol, Sampling, Volume};
 
     fn read(content: &[u8]) -> Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();

@@ -15,6 +15,8 @@ use super::{LoadError, Tokenizer};
 
 /// Tokens to draw from; enough that prompts of a few tokens differ, few enough that they are found at once.
 const POOL: usize = 4096;
+/// With fewer tokens than these that bring a space, the others are drawn as well.
+const ENOUGH_WORDS: usize = 64;
 /// Below this many tokens a prompt is drawn from the whole vocabulary, so that short prompts can differ at all.
 const SHORT: u32 = 3;
 /// Corrections of one draw before it is given up.
@@ -35,13 +37,13 @@ pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) 
     let first_draws: Vec<Option<String>> =
         (0..count).into_par_iter().map(|index| draw(index, 0)).collect::<Result<_, _>>()?;
 
-    let mut seen = HashSet::new();
+    let mut texts = HashSet::new();
     let mut prompts = Vec::new();
     for (index, mut text) in (0..count).zip(first_draws) {
         let mut attempt = 0;
         let unique = loop {
             match text {
-                Some(text) if seen.insert(text.clone()) => break text,
+                Some(text) if texts.insert(text.clone()) => break text,
                 Some(_) | None if attempt == DRAWS => {
                     return Err(impossible(
                         "too few texts have that many tokens; take longer prompts or fewer of them",
@@ -74,7 +76,6 @@ fn side_by_side_tokens(tokenizer: &Tokenizer, limit: usize) -> Result<Vec<u32>, 
             break;
         }
     }
-    const ENOUGH_WORDS: usize = 64;
     if words.len() < ENOUGH_WORDS {
         words.append(&mut others);
     }

@@ -52,7 +52,7 @@ impl Writer {
     ) -> Result<u64, LoadError> {
         let mut written = 0;
         while let Some(exchange) = exchanges.blocking_recv() {
-            let record = self.record(exchange)?;
+            let record = self.record(&exchange)?;
             self.sink.write(&record).map_err(|source| self.write_failed(source))?;
             written += 1;
             progress(written);
@@ -65,13 +65,13 @@ impl Writer {
         LoadError::Write { path: self.sink.path.clone(), source }
     }
 
-    fn record(&self, exchange: Exchange) -> Result<RequestRecord, LoadError> {
+    fn record(&self, exchange: &Exchange) -> Result<RequestRecord, LoadError> {
         let index = prompt_index(exchange.ticket.request, &self.prompts);
         let sent_tokens = self.prompts[index].input_tokens;
-        let answer = self.read(&exchange);
+        let answer = self.read(exchange);
         let text = String::from_utf8_lossy(&answer.text).into_owned();
         let output_tokens = self.count(&answer, &text)?;
-        let (status, error) = self.judge(&exchange, answer.error, answer.output_tokens);
+        let (status, error) = self.judge(exchange, answer.error, answer.output_tokens);
         let streamed = streams(&self.point);
         Ok(RequestRecord {
             request: exchange.ticket.request,
@@ -100,7 +100,7 @@ impl Writer {
     fn read(&self, exchange: &Exchange) -> Answer {
         let arrivals = &exchange.arrivals;
         if arrivals.is_empty() || matches!(exchange.end, End::Refused { .. }) {
-            return self.without_answer(exchange);
+            return no_answer(exchange);
         }
         let mut answer = match (self.point.protocol, self.point.streaming) {
             (Protocol::OpenaiCompletions | Protocol::OpenaiChat, true) => openai::read_stream(arrivals),
@@ -111,15 +111,6 @@ impl Writer {
         };
         if !streams(&self.point) && !answer.chunk_ns.is_empty() {
             answer.chunk_ns = vec![exchange.end_ns];
-        }
-        answer
-    }
-
-    fn without_answer(&self, exchange: &Exchange) -> Answer {
-        let mut answer =
-            Answer { first_response_ns: exchange.arrivals.first().map(|first| first.at_ns), ..Answer::default() };
-        if matches!(exchange.end, End::Complete) {
-            answer.fail("stream", "the answer was empty".to_owned());
         }
         answer
     }
@@ -160,4 +151,13 @@ impl Writer {
         let message = format!("{wanted} output tokens were asked for, the server counted {tokens}");
         (self.point.output.mode == OutputMode::Exact).then(|| RequestError { kind: "length".to_owned(), message })
     }
+}
+
+fn no_answer(exchange: &Exchange) -> Answer {
+    let mut answer =
+        Answer { first_response_ns: exchange.arrivals.first().map(|first| first.at_ns), ..Answer::default() };
+    if matches!(exchange.end, End::Complete) {
+        answer.fail("stream", "the answer was empty".to_owned());
+    }
+    answer
 }

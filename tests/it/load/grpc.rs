@@ -20,6 +20,7 @@ enum Position {
     Final,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "an element of a script")]
 fn response(outputs: &[(&str, Vec<u8>)], position: Position) -> Result<ModelStreamInferResponse, Status> {
     let is_final = matches!(position, Position::Final);
     let parameter = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(is_final)) };

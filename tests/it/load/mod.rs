@@ -1,5 +1,7 @@
 //! The load generator against servers with scripted answers.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, and so may what it is built of")]
+
 mod driver;
 mod grpc;
 mod grpc_server;
