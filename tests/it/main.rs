@@ -2,6 +2,7 @@
 
 mod hub;
 mod kserve_code;
+mod load;
 mod local_hub;
 mod manifest;
 mod process;

@@ -1,0 +1,125 @@
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::http::uri::PathAndQuery;
+
+use super::LoadError;
+use super::address::Address;
+use super::answer::server_message;
+use super::exchange::{Clock, End, Exchange};
+use super::grpc::{self, GrpcConnection};
+use super::http::{self, HttpConnection};
+use super::request::{self, Requests};
+use super::triton_request::Tensors;
+use crate::record::RequestError;
+use crate::spec::Protocol;
+
+/// Where and how requests of a load point are sent.
+#[derive(Debug)]
+pub(super) struct Route {
+    address: Address,
+    protocol: Protocol,
+    path: PathAndQuery,
+}
+
+/// One worker's connection.
+pub(super) enum Connection {
+    Http(HttpConnection),
+    Grpc(Box<GrpcConnection>),
+}
+
+/// A kept-alive connection turned out to be closed before a byte of the answer came.
+#[derive(Debug)]
+pub(super) struct ClosedByServer;
+
+impl Route {
+    pub(super) fn new(protocol: Protocol, url: &str, model: &str) -> Result<Self, LoadError> {
+        let address = Address::parse(url)?;
+        let path = address
+            .path(&request::path(protocol, model))
+            .ok_or_else(|| LoadError::ModelName { model: model.to_owned() })?;
+        Ok(Self { address, protocol, path })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, RequestError> {
+        Ok(match self.protocol {
+            Protocol::TritonGrpc => Connection::Grpc(Box::new(GrpcConnection::open(&self.address).await?)),
+            Protocol::OpenaiCompletions
+            | Protocol::OpenaiChat
+            | Protocol::TritonGenerate
+            | Protocol::TritonGenerateStream => Connection::Http(HttpConnection::open(&self.address).await?),
+        })
+    }
+
+    /// What to send, which for Triton depends on the tensors that the model lists.
+    pub(super) async fn requests(&self, model: &str, limit: Duration) -> Result<Requests, LoadError> {
+        Ok(match self.protocol {
+            Protocol::OpenaiCompletions => Requests::OpenaiCompletions,
+            Protocol::OpenaiChat => Requests::OpenaiChat,
+            Protocol::TritonGrpc => {
+                let metadata = grpc::model_metadata(&self.address, model, limit).await?;
+                Requests::TritonGrpc(Tensors::from_grpc(model, metadata)?)
+            }
+            Protocol::TritonGenerate | Protocol::TritonGenerateStream => {
+                let failed = |reason| LoadError::Metadata { model: model.to_owned(), url: self.address.url(), reason };
+                Requests::TritonHttp(self.http_tensors(model, limit).await.map_err(failed)??)
+            }
+        })
+    }
+
+    /// The outer error is what kept us from reading them.
+    async fn http_tensors(&self, model: &str, limit: Duration) -> Result<Result<Tensors, LoadError>, String> {
+        let path = self.address.path(&format!("/v2/models/{model}")).ok_or("its name fits no URL")?;
+        let answer = tokio::time::timeout(limit, http::fetch(&self.address, path)).await;
+        let (status, body) = answer.map_err(|_| "no answer in time")?.map_err(|error| error.message)?;
+        if !status.is_success() {
+            return Err(format!("HTTP status {}: {}", status.as_u16(), server_message(&body)));
+        }
+        Tensors::from_json(model, &body).map_err(|error| error.to_string())
+    }
+}
+
+impl Connection {
+    /// Whether it can carry another request.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Http(connection) => connection.is_ready().await,
+            Self::Grpc(connection) => connection.is_ready(),
+        }
+    }
+
+    /// Sends `body` and keeps all that comes back in `seen`. After anything but `End::Complete` and `End::Refused`, or when
+    /// dropped half-way, [`Self::is_ready`] tells whether the connection survived.
+    pub(super) async fn exchange(
+        &mut self,
+        route: &Route,
+        body: Bytes,
+        clock: Clock,
+        seen: &mut Exchange,
+    ) -> Result<End, ClosedByServer> {
+        match self {
+            Self::Http(connection) => {
+                let request = http::post(&route.address, route.path.clone(), body);
+                connection.exchange(request, clock, seen).await
+            }
+            Self::Grpc(connection) => Ok(connection.exchange(&route.path, body, clock, seen).await),
+        }
+    }
+}
+
+/// An error and all its causes on one line.
+pub(super) fn failure(kind: &str, error: &dyn Error) -> RequestError {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        // Some errors print their cause as well.
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    RequestError { kind: kind.to_owned(), message }
+}

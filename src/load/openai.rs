@@ -1,0 +1,103 @@
+//! Answers of OpenAI's completions and chat routes.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::answer::{Answer, json_message, shorten};
+use super::exchange::Arrival;
+use super::json_text::JsonText;
+use super::sse;
+use crate::record::TokenSource;
+
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Option<Vec<Choice>>,
+    usage: Option<Usage>,
+    error: Option<Value>,
+    /// `error` in the flat error objects of older servers.
+    object: Option<String>,
+    message: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    text: Option<JsonText>,
+    delta: Option<Message>,
+    message: Option<Message>,
+    finish_reason: Option<String>,
+}
+
+/// Reasoning is text that a user waits for and pays for, under either of its names.
+#[derive(Deserialize)]
+struct Message {
+    content: Option<JsonText>,
+    reasoning: Option<JsonText>,
+    reasoning_content: Option<JsonText>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u32>,
+    completion_tokens: Option<u32>,
+}
+
+/// Reads a stream of events, which ends with `[DONE]`.
+pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
+    let mut answer = Answer::default();
+    let found = sse::events(arrivals);
+    let mut done = false;
+    for event in &found.events {
+        answer.first_response_ns.get_or_insert(event.at_ns);
+        if event.data.trim_ascii() == b"[DONE]" {
+            done = true;
+        } else {
+            read_json(&mut answer, event.at_ns, &event.data);
+        }
+    }
+    if found.events.is_empty() && found.torn {
+        // Some servers answer with a plain JSON object when they cannot stream.
+        read_json(&mut answer, 0, &sse::join(arrivals));
+    }
+    if !done {
+        answer.fail("stream", "the stream ended without `[DONE]`".to_owned());
+    }
+    answer
+}
+
+/// Reads an answer that came as one JSON object.
+pub(super) fn read_body(arrivals: &[Arrival], end_ns: u64) -> Answer {
+    let mut answer = Answer { first_response_ns: arrivals.first().map(|first| first.at_ns), ..Answer::default() };
+    read_json(&mut answer, end_ns, &sse::join(arrivals));
+    answer
+}
+
+fn read_json(answer: &mut Answer, at_ns: u64, json: &[u8]) {
+    let chunk: Chunk = match serde_json::from_slice(json) {
+        Ok(chunk) => chunk,
+        Err(error) => {
+            answer.fail("parse", format!("{error} in {}", shorten(&String::from_utf8_lossy(json))));
+            return;
+        }
+    };
+    if let Some(error) = chunk.error {
+        answer.fail("server", shorten(&json_message(&error).unwrap_or_else(|| error.to_string())));
+    } else if chunk.object.as_deref() == Some("error") {
+        answer.fail("server", shorten(&chunk.message.as_ref().and_then(json_message).unwrap_or_default()));
+    }
+    if let Some(usage) = chunk.usage {
+        answer.input_tokens = usage.prompt_tokens.or(answer.input_tokens);
+        if let Some(tokens) = usage.completion_tokens {
+            answer.output_tokens = Some((tokens, TokenSource::ServerUsage));
+        }
+    }
+    let mut text = Vec::new();
+    for choice in chunk.choices.into_iter().flatten() {
+        let message = choice.delta.or(choice.message);
+        let parts = message.map(|message| [message.reasoning.or(message.reasoning_content), message.content]);
+        for JsonText(part) in choice.text.into_iter().chain(parts.into_iter().flatten().flatten()) {
+            text.extend(part);
+        }
+        answer.finish_reason = choice.finish_reason.or(answer.finish_reason.take());
+    }
+    answer.add_text(at_ns, &text);
+}

@@ -1,0 +1,55 @@
+use std::path::{Path, PathBuf};
+
+use super::LoadError;
+
+/// A model's own tokenizer. Special tokens are never added: a prompt is counted as text.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a model's folder. Blocks for up to a second on large vocabularies.
+    pub fn load(folder: &Path) -> Result<Self, LoadError> {
+        let path = folder.join("tokenizer.json");
+        let failed = |reason: String| LoadError::Tokenizer { path: path.clone(), reason };
+        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
+        // Some files ask for a fixed length; a count must be that of the whole text.
+        inner.with_truncation(None).map_err(|error| failed(error.to_string()))?;
+        inner.with_padding(None);
+        Ok(Self { inner, path })
+    }
+
+    /// Tokens of `text`.
+    pub fn count(&self, text: &str) -> Result<u32, LoadError> {
+        let tokens = self.encode(text)?.len();
+        u32::try_from(tokens).map_err(|_| self.failed("encode text", "it has more than 2^32 tokens".to_owned()))
+    }
+
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, LoadError> {
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|error| self.failed("encode text", error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String, LoadError> {
+        self.inner.decode(ids, true).map_err(|error| self.failed("decode tokens", error.to_string()))
+    }
+
+    /// Ids of the model's vocabulary that are not added or special tokens, in rising order.
+    pub(super) fn ordinary_ids(&self) -> Vec<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let mut ids: Vec<u32> =
+            self.inner.get_vocab(false).into_values().filter(|id| !added.contains_key(id)).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn failed(&self, action: &'static str, reason: String) -> LoadError {
+        LoadError::Tokenize { path: self.path.clone(), action, reason }
+    }
+}

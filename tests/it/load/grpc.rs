@@ -1,0 +1,174 @@
+//! What becomes of answers over `ModelStreamInfer`, good and bad.
+
+use benchrun::kserve::infer_parameter::ParameterChoice;
+use benchrun::kserve::model_infer_response::InferOutputTensor;
+use benchrun::kserve::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
+use benchrun::record::{RequestRecord, RequestStatus, TokenSource};
+use benchrun::spec::{LoadPoint, Output, OutputMode, Protocol, Volume};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::grpc_server::{Responses, Server};
+use super::{check_error, check_times, point, run, run_one};
+
+const INPUTS: &[&str] = &["text_input", "max_tokens", "min_tokens", "stream", "seed", "top_k", "temperature"];
+const OUTPUTS: &[&str] = &["text_output", "cum_log_probs", "num_output_tokens"];
+
+#[derive(Clone, Copy)]
+enum Position {
+    Middle,
+    Final,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an element of a script")]
+fn response(outputs: &[(&str, Vec<u8>)], position: Position) -> Result<ModelStreamInferResponse, Status> {
+    let is_final = matches!(position, Position::Final);
+    let parameter = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(is_final)) };
+    let outputs_of = |name: &str| InferOutputTensor { name: name.to_owned(), ..Default::default() };
+    let response = ModelInferResponse {
+        parameters: [("triton_final_response".to_owned(), parameter)].into(),
+        outputs: outputs.iter().map(|(name, _)| outputs_of(name)).collect(),
+        raw_output_contents: outputs.iter().map(|(_, raw)| raw.clone().into()).collect(),
+        ..Default::default()
+    };
+    Ok(ModelStreamInferResponse { infer_response: Some(response), ..Default::default() })
+}
+
+fn raw(text: &[u8]) -> Vec<u8> {
+    [&u32::try_from(text.len()).unwrap().to_le_bytes(), text].concat()
+}
+
+fn text(text: &str, position: Position) -> Result<ModelStreamInferResponse, Status> {
+    response(&[("text_output", raw(text.as_bytes()))], position)
+}
+
+fn exact() -> LoadPoint {
+    LoadPoint { output: Output { mode: OutputMode::Exact, tokens: 3 }, ..point(Protocol::TritonGrpc) }
+}
+
+async fn answered(point: LoadPoint, script: impl Fn() -> Responses + Send + Sync + 'static) -> RequestRecord {
+    let server = Server::start(INPUTS, OUTPUTS, move |_| script()).await;
+    let record = run_one(&server.url, point).await;
+    check_times(&record);
+    record
+}
+
+#[tokio::test]
+async fn an_empty_final_response_is_no_token() {
+    let record = answered(exact(), || {
+        vec![
+            text("a", Position::Middle),
+            text("", Position::Middle),
+            text("b", Position::Middle),
+            response(&[], Position::Final),
+        ]
+    })
+    .await;
+    assert_eq!((record.status, record.output_text.as_str()), (RequestStatus::Ok, "ab"), "{:?}", record.error);
+    assert_eq!(record.chunk_ns.len(), 2);
+    assert!(record.last_token_ns < Some(record.end_ns));
+}
+
+#[tokio::test]
+async fn the_final_response_may_carry_text_and_counts() {
+    let record = answered(exact(), || {
+        let outputs = [("num_output_tokens", 3i32.to_le_bytes().to_vec()), ("text_output", raw(b"b"))];
+        vec![text("a", Position::Middle), response(&outputs, Position::Final)]
+    })
+    .await;
+    assert_eq!((record.status, record.output_text.as_str()), (RequestStatus::Ok, "ab"), "{:?}", record.error);
+    assert_eq!((record.output_tokens, record.output_tokens_source), (Some(3), Some(TokenSource::ServerTensor)));
+}
+
+#[tokio::test]
+async fn cumulative_text_counts_once() {
+    let record = answered(exact(), || {
+        vec![text("a", Position::Middle), text("ab", Position::Middle), text("abc", Position::Final)]
+    })
+    .await;
+    assert_eq!((record.output_text.as_str(), record.chunk_ns.len()), ("abc", 3));
+}
+
+#[tokio::test]
+async fn a_character_may_be_split_over_two_responses() {
+    let record = answered(exact(), || {
+        let part = |bytes: &[u8], position| response(&[("text_output", raw(bytes))], position);
+        vec![part(b"\xe4\xbd", Position::Middle), part(b"\xa0", Position::Final)]
+    })
+    .await;
+    assert_eq!((record.output_text.as_str(), record.chunk_ns.len()), ("你", 2));
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_stream_has_no_first_token() {
+    let point = LoadPoint { streaming: false, ..exact() };
+    let record = answered(point, || vec![text("abc", Position::Final)]).await;
+    assert_eq!((record.status, record.first_token_ns), (RequestStatus::Ok, None));
+    assert_eq!(record.chunk_ns, [record.end_ns]);
+}
+
+#[tokio::test]
+async fn requests_use_the_inputs_that_the_model_lists() {
+    let server = Server::start(INPUTS, OUTPUTS, |_| vec![text("a", Position::Final)]).await;
+    let (_, records) = run(
+        &server.url,
+        LoadPoint { volume: Volume::Requests(3), concurrency: 1, ..exact() },
+        CancellationToken::new(),
+    )
+    .await;
+    assert!(records.iter().all(|record| record.status == RequestStatus::Ok), "{records:?}");
+    let seen = server.seen();
+    // One stream carries all requests of a worker.
+    assert_eq!((seen.streams, seen.requests.len()), (1, 3));
+    let request = &seen.requests[1];
+    let inputs: Vec<(&str, &str, &[i64], &[u8])> = request
+        .inputs
+        .iter()
+        .zip(&request.raw_input_contents)
+        .map(|(input, raw)| (input.name.as_str(), input.datatype.as_str(), input.shape.as_slice(), raw.as_ref()))
+        .collect();
+    let three = 3i32.to_le_bytes();
+    assert_eq!(
+        inputs,
+        [
+            ("text_input", "BYTES", &[1i64, 1][..], &b"\x02\0\0\0p1"[..]),
+            ("max_tokens", "INT32", &[1, 1], &three),
+            ("min_tokens", "INT32", &[1, 1], &three),
+            ("stream", "BOOL", &[1, 1], &[1]),
+            ("top_k", "INT32", &[1, 1], &1i32.to_le_bytes()),
+            ("seed", "UINT64", &[1, 1], &7u64.to_le_bytes()),
+        ]
+    );
+    let outputs: Vec<&str> = request.outputs.iter().map(|output| output.name.as_str()).collect();
+    assert_eq!(outputs, ["text_output", "num_output_tokens"]);
+    let empty_final = &request.parameters["triton_enable_empty_final_response"];
+    assert_eq!(empty_final.parameter_choice, Some(ParameterChoice::BoolParam(true)));
+}
+
+#[tokio::test]
+async fn errors_fail_one_request_and_the_next_goes_on() {
+    let server = Server::start(INPUTS, OUTPUTS, |number| match number {
+        0 => vec![
+            text("a", Position::Middle),
+            Ok(ModelStreamInferResponse { error_message: "no slot".to_owned(), ..Default::default() }),
+            // Belongs to the failed request.
+            response(&[], Position::Final),
+        ],
+        1 => vec![text("a", Position::Middle), Err(Status::resource_exhausted("full"))],
+        _ => vec![text("b", Position::Final)],
+    })
+    .await;
+    let (_, records) =
+        run(&server.url, LoadPoint { volume: Volume::Requests(3), ..exact() }, CancellationToken::new()).await;
+    check_error(&records[0], "server", "no slot");
+    check_error(&records[1], "grpc_resource_exhausted", "full");
+    assert_eq!((records[1].output_text.as_str(), records[2].output_text.as_str()), ("a", "b"));
+    assert_eq!(records[2].status, RequestStatus::Ok);
+}
+
+#[tokio::test]
+async fn a_model_that_takes_no_text_is_refused() {
+    let server = Server::start(&["input_ids"], OUTPUTS, |_| Vec::new()).await;
+    let error = super::run_to_error(&server.url, exact()).await;
+    assert_eq!(error, "model `tiny` cannot be asked for text: it has no input `text_input` (its inputs: input_ids)");
+}
