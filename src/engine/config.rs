@@ -62,6 +62,8 @@ pub struct ModelConfig {
 
 /// No real model has a larger dimension; products of two stay far from overflow.
 const MAX_DIMENSION: usize = 1 << 24;
+/// No real model has more layers.
+const MAX_LAYERS: usize = 1024;
 
 impl ModelConfig {
     /// Reads and checks `config.json`.
@@ -127,22 +129,25 @@ impl ModelConfig {
 
     fn check(&self) -> Result<(), EngineError> {
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.key_value_heads()),
-            ("max_position_embeddings", self.max_position_embeddings),
+            ("vocab_size", self.vocab_size, MAX_DIMENSION),
+            ("hidden_size", self.hidden_size, MAX_DIMENSION),
+            ("intermediate_size", self.intermediate_size, MAX_DIMENSION),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, MAX_DIMENSION),
+            ("num_key_value_heads", self.key_value_heads(), MAX_DIMENSION),
+            ("max_position_embeddings", self.max_position_embeddings, MAX_DIMENSION),
         ];
-        for (name, size) in sizes {
-            if size == 0 || size > MAX_DIMENSION {
-                return refuse(format!("{name} {size} is not between 1 and {MAX_DIMENSION}"));
+        for (name, size, limit) in sizes {
+            if size == 0 || size > limit {
+                return refuse(format!("{name} {size} is not between 1 and {limit}"));
             }
         }
         let (heads, groups) = (self.num_attention_heads, self.key_value_heads());
         if self.head_dim.is_none() && !self.hidden_size.is_multiple_of(heads) {
-            return refuse(format!("hidden_size {} is not a multiple of num_attention_heads {heads}", self.hidden_size));
+            return refuse(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {heads}",
+                self.hidden_size
+            ));
         }
         if !heads.is_multiple_of(groups) {
             return refuse(format!("num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"));
@@ -155,9 +160,11 @@ impl ModelConfig {
     }
 
     fn check_features(&self) -> Result<(), EngineError> {
-        for (name, value) in
-            [("rms_norm_eps", self.rms_norm_eps), ("initializer_range", self.initializer_range), ("rope_theta", self.rope_theta())]
-        {
+        for (name, value) in [
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("initializer_range", self.initializer_range),
+            ("rope_theta", self.rope_theta()),
+        ] {
             if !value.is_finite() || value <= 0.0 {
                 return refuse(format!("{name} {value} is not a positive number"));
             }
@@ -198,7 +205,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, EngineErr
 
 /// Writes a JSON file, indented.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), EngineError> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|source| EngineError::Json { path: path.to_owned(), source })?;
+    let bytes =
+        serde_json::to_vec_pretty(value).map_err(|source| EngineError::Json { path: path.to_owned(), source })?;
     std::fs::write(path, bytes).map_err(EngineError::file("write", path))
 }
 

@@ -214,7 +214,10 @@ mod tests {
                     for (j, product) in row.iter().enumerate() {
                         let expected: f32 =
                             (0..columns).map(|k| activations[i * columns + k] * floats[j * columns + k]).sum();
-                        assert!((product - expected).abs() < tolerance, "{count} rows, ({i}, {j}): {product} {expected}");
+                        assert!(
+                            (product - expected).abs() < tolerance,
+                            "{count} rows, ({i}, {j}): {product} {expected}"
+                        );
                     }
                 }
             }

@@ -61,8 +61,14 @@ struct Shape {
 
 impl Model {
     /// Loads the weights; positions from `max_seq_len` on do not exist.
-    pub(crate) fn load(config: &ModelConfig, weights: &Weights, max_seq_len: usize) -> std::result::Result<Self, EngineError> {
-        let layers = (0..config.num_hidden_layers).map(|layer| Layer::load(weights, layer)).collect::<std::result::Result<_, _>>()?;
+    pub(crate) fn load(
+        config: &ModelConfig,
+        weights: &Weights,
+        max_seq_len: usize,
+    ) -> std::result::Result<Self, EngineError> {
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| Layer::load(weights, layer))
+            .collect::<std::result::Result<_, _>>()?;
         let head = (!config.tie_word_embeddings).then(|| Matrix::load(weights, "head.weight")).transpose()?;
         #[expect(clippy::cast_possible_truncation, reason = "candle norms in 32 bits")]
         let shape = Shape {
@@ -142,7 +148,14 @@ impl Layer {
         })
     }
 
-    fn forward(&self, hidden: &Tensor, index: usize, segments: &mut [Segment], angles: &[Tensor; 2], shape: Shape) -> Result<Tensor> {
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        index: usize,
+        segments: &mut [Segment],
+        angles: &[Tensor; 2],
+        shape: Shape,
+    ) -> Result<Tensor> {
         let normed = rms_norm(hidden, &self.input_norm, shape.norm_eps)?;
         let mut qkv = self.qkv.product(&normed)?;
         if let Some(bias) = &self.qkv_bias {
@@ -170,8 +183,14 @@ fn attend(qkv: &Tensor, layer: usize, segments: &mut [Segment], angles: &[Tensor
     let keys = turn(split(shape.heads, shape.groups)?)?;
     let values = split(shape.heads + shape.groups, shape.groups)?;
 
-    let mut start = 0;
-    let starts: Vec<usize> = segments.iter().map(|segment| std::mem::replace(&mut start, start + segment.tokens.len())).collect();
+    let mut end = 0;
+    let starts: Vec<usize> = segments
+        .iter()
+        .map(|segment| {
+            end += segment.tokens.len();
+            end - segment.tokens.len()
+        })
+        .collect();
     let attended = segments.par_iter_mut().zip(starts).map(|(segment, start)| {
         let count = segment.tokens.len();
         let of_segment = |part: &Tensor| part.narrow(1, start, count)?.contiguous();
@@ -207,10 +226,8 @@ fn causal_mask(new: usize, all: usize) -> Result<Tensor> {
 fn rotary_table(config: &ModelConfig, positions: usize) -> Result<[Tensor; 2]> {
     let head_dim = config.head_dim();
     #[expect(clippy::cast_possible_truncation, reason = "Hugging Face computes the angles in 32 bits")]
-    let frequencies: Vec<f32> = (0..head_dim)
-        .step_by(2)
-        .map(|i| config.rope_theta().powf(-(i as f64) / head_dim as f64) as f32)
-        .collect();
+    let frequencies: Vec<f32> =
+        (0..head_dim).step_by(2).map(|i| config.rope_theta().powf(-(i as f64) / head_dim as f64) as f32).collect();
     let frequencies = Tensor::new(frequencies, &Device::Cpu)?.unsqueeze(0)?;
     let end = u32::try_from(positions).unwrap_or(u32::MAX);
     let positions = Tensor::arange(0, end, &Device::Cpu)?.to_dtype(DType::F32)?.unsqueeze(D::Minus1)?;

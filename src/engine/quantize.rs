@@ -56,9 +56,7 @@ fn targets(outline: &Outline, precision: Precision) -> Vec<Outline> {
 
 fn convert(stored: &Stored, precision: Precision) -> Result<Vec<Vec<u8>>, EngineError> {
     match (precision, stored.outline.shape.as_slice()) {
-        (Precision::Fp16, [_, _]) => {
-            Ok(vec![stored.to_f16()?.into_iter().flat_map(half::f16::to_le_bytes).collect()])
-        }
+        (Precision::Fp16, [_, _]) => Ok(vec![stored.to_f16()?.into_iter().flat_map(half::f16::to_le_bytes).collect()]),
         (Precision::Int8Wo, [_, columns]) => {
             let floats = stored.to_f32()?;
             if floats.iter().any(|float| !float.is_finite()) {
@@ -79,7 +77,10 @@ pub(crate) fn int8_rows(floats: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
         let largest = row.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
         // A row of zeros has no scale of its own; any will do.
         let scale = if largest > 0.0 { (largest / INT8_MAX).max(f32::MIN_POSITIVE) } else { 1.0 };
-        #[expect(clippy::cast_possible_truncation, reason = "the quotient is between -127 and 127, and the cast saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the quotient is between -127 and 127, and the cast saturates"
+        )]
         values.extend(row.iter().map(|weight| (weight / scale).round() as i8));
         scales.push(scale);
     }

@@ -59,7 +59,13 @@ impl Sampler {
         let mass = weights.iter().sum::<f32>() * top_p;
         // The fewest tokens that hold the mass, and always one.
         let mut sum = 0.0;
-        let kept = 1 + weights.iter().take_while(|weight| { sum += **weight; sum < mass }).count();
+        let kept = 1 + weights
+            .iter()
+            .take_while(|weight| {
+                sum += **weight;
+                sum < mass
+            })
+            .count();
         let kept = kept.min(weights.len());
         let mut point = self.rng.random::<f32>() * weights[..kept].iter().sum::<f32>();
         for (id, weight) in candidates.iter().zip(&weights[..kept]) {

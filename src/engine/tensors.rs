@@ -28,12 +28,12 @@ pub(crate) struct Outline {
 
 impl Outline {
     pub(crate) fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |product: usize, size| product.saturating_mul(*size))
     }
 
     /// A tensor file holds bytes, so types of less than a byte never get here.
     fn bytes(&self) -> usize {
-        self.elements() * self.dtype.bitsize() / 8
+        self.elements().saturating_mul(self.dtype.bitsize() / 8)
     }
 }
 
@@ -118,7 +118,10 @@ impl Shards {
             .map(|map| map.values().filter_map(Value::as_str).map(str::to_owned).collect())
             .unwrap_or_default();
         if files.is_empty() || files.iter().any(|file| file.contains(['/', '\\'])) {
-            return Err(EngineError::Tensors { path: index, complaint: "`weight_map` names no files beside it".to_owned() });
+            return Err(EngineError::Tensors {
+                path: index,
+                complaint: "`weight_map` names no files beside it".to_owned(),
+            });
         }
         Self::open(folder, files)
     }
@@ -204,8 +207,7 @@ impl TensorWriter {
         let tensors = outlines.iter().map(|outline| {
             let start = offset;
             offset += outline.bytes();
-            let info =
-                TensorInfo { dtype: outline.dtype, shape: outline.shape.clone(), data_offsets: (start, offset) };
+            let info = TensorInfo { dtype: outline.dtype, shape: outline.shape.clone(), data_offsets: (start, offset) };
             (outline.name.clone(), info)
         });
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);

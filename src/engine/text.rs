@@ -34,11 +34,6 @@ impl TextCodec {
     pub(crate) fn bytes_of(&self, token: u32) -> &[u8] {
         self.token_bytes.get(token as usize).map_or(&[], Vec::as_slice)
     }
-
-    /// The text of a special token such as `<|im_end|>`, for chat templates and Triton's `end_id`.
-    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_to_id(token)
-    }
 }
 
 fn token_bytes(tokenizer: &Tokenizer, byte_level: bool) -> Vec<Vec<u8>> {

@@ -7,16 +7,14 @@ use safetensors::tensor::Dtype;
 
 use crate::engine::config::ModelConfig;
 use crate::engine::tensors::{Outline, Shards, Stored};
-use crate::engine::{EngineError, Precision};
+use crate::engine::{EngineError, Precision, layout};
 
 /// Suffix of the scales that belong to an int8 tensor.
 pub(crate) const SCALE: &str = "_scale";
 /// The file with the weights of a built engine.
 pub(crate) const ENGINE_FILE: &str = "engine.safetensors";
 
-/// Each tensor of the engine by name, with the checkpoint's tensors that it stacks along the first dimension.
-///
-/// Query, key and value are one matrix, and so are gate and up: fewer, larger products.
+/// The tensors of the forward pass by name, with the tensors in files that each is stacked from.
 #[derive(Debug)]
 pub(crate) struct Weights {
     shards: Shards,
@@ -28,12 +26,13 @@ impl Weights {
     pub(crate) fn of_checkpoint(folder: &Path, config: &ModelConfig) -> Result<Self, EngineError> {
         let shards = Shards::of_checkpoint(folder)?;
         let mut parts = BTreeMap::new();
-        for (name, sources) in fused_parts(config) {
+        for part in layout::parts(config) {
+            let sources: Vec<String> = part.sources.into_iter().map(|(source, _)| source).collect();
             let scales: Vec<String> = sources.iter().map(|source| format!("{source}{SCALE}")).collect();
             if scales.iter().all(|scale| shards.contains(scale)) {
-                parts.insert(format!("{name}{SCALE}"), scales);
+                parts.insert(format!("{}{SCALE}", part.name), scales);
             }
-            parts.insert(name, sources);
+            parts.insert(part.name, sources);
         }
         let weights = Self { shards, parts };
         weights.check(config)?;
@@ -94,7 +93,9 @@ impl Weights {
             Dtype::F32 | Dtype::BF16 => Ok(Precision::Fp32),
             Dtype::F16 => Ok(Precision::Fp16),
             Dtype::I8 => Ok(Precision::Int8Wo),
-            other => Err(EngineError::Tensor { name: outline.name, complaint: format!("type {other:?} is not supported") }),
+            other => {
+                Err(EngineError::Tensor { name: outline.name, complaint: format!("type {other:?} is not supported") })
+            }
         }
     }
 
@@ -104,11 +105,11 @@ impl Weights {
 
     /// Shapes are checked once, so that the forward pass cannot meet a wrong one.
     fn check(&self, config: &ModelConfig) -> Result<(), EngineError> {
-        for (name, shape) in expected_shapes(config) {
-            let found = self.outline(&name)?.shape;
-            if found != shape {
-                let complaint = format!("shape {found:?} where config.json asks for {shape:?}");
-                return Err(EngineError::Tensor { name, complaint });
+        for part in layout::parts(config) {
+            let (found, asked) = (self.outline(&part.name)?.shape, part.shape());
+            if found != asked {
+                let complaint = format!("shape {found:?} where config.json asks for {asked:?}");
+                return Err(EngineError::Tensor { name: part.name, complaint });
             }
         }
         Ok(())
@@ -117,51 +118,4 @@ impl Weights {
 
 fn missing(name: &str) -> EngineError {
     EngineError::Tensor { name: name.to_owned(), complaint: "missing".to_owned() }
-}
-
-fn fused_parts(config: &ModelConfig) -> Vec<(String, Vec<String>)> {
-    let one = |name: &str, source: &str| (name.to_owned(), vec![source.to_owned()]);
-    let mut parts = vec![one("embedding.weight", "model.embed_tokens.weight"), one("norm.weight", "model.norm.weight")];
-    if !config.tie_word_embeddings {
-        parts.push(one("head.weight", "lm_head.weight"));
-    }
-    for layer in 0..config.num_hidden_layers {
-        let mut part = |name: &str, sources: &[&str]| {
-            let sources = sources.iter().map(|source| format!("model.layers.{layer}.{source}")).collect();
-            parts.push((format!("layers.{layer}.{name}"), sources));
-        };
-        part("input_norm.weight", &["input_layernorm.weight"]);
-        part("qkv.weight", &["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"]);
-        if config.has_qkv_bias() {
-            part("qkv.bias", &["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"]);
-        }
-        part("out.weight", &["self_attn.o_proj.weight"]);
-        part("post_norm.weight", &["post_attention_layernorm.weight"]);
-        part("gate_up.weight", &["mlp.gate_proj.weight", "mlp.up_proj.weight"]);
-        part("down.weight", &["mlp.down_proj.weight"]);
-    }
-    parts
-}
-
-fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let (hidden, inner, vocabulary) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-    let qkv = config.query_size() + 2 * config.key_value_size();
-    let mut shapes =
-        vec![("embedding.weight".to_owned(), vec![vocabulary, hidden]), ("norm.weight".to_owned(), vec![hidden])];
-    if !config.tie_word_embeddings {
-        shapes.push(("head.weight".to_owned(), vec![vocabulary, hidden]));
-    }
-    for layer in 0..config.num_hidden_layers {
-        let mut expect = |name: &str, shape: &[usize]| shapes.push((format!("layers.{layer}.{name}"), shape.to_vec()));
-        expect("input_norm.weight", &[hidden]);
-        expect("qkv.weight", &[qkv, hidden]);
-        if config.has_qkv_bias() {
-            expect("qkv.bias", &[qkv]);
-        }
-        expect("out.weight", &[hidden, config.query_size()]);
-        expect("post_norm.weight", &[hidden]);
-        expect("gate_up.weight", &[2 * inner, hidden]);
-        expect("down.weight", &[hidden, inner]);
-    }
-    shapes
 }
