@@ -6,4 +6,7 @@ mod tokenizer;
 mod weights;
 mod write;
 
+/// Raised when the same configuration and seed give other bytes than before: it is part of every key.
+pub const GENERATOR: u32 = 1;
+
 pub use write::{DummyError, default_config, write_model};

@@ -9,7 +9,7 @@ use super::programs::{FoundProgram, find};
 use super::{PrepareError, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
-use crate::load::{Prompt, jsonl};
+use crate::load::{Prompt, prompts};
 use crate::manifest::{self, Document, Manifest, PhaseData};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
@@ -125,7 +125,7 @@ fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError
             continue;
         }
         let path = base.join(&file.path);
-        let read = jsonl(&path).map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
+        let read = prompts::jsonl(&path).map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
         let mut digest = Digest::default();
         for prompt in &read {
             digest.update(format!("{}\n", prompt.text.len()).as_bytes());

@@ -18,6 +18,7 @@ mod json_text;
 mod openai;
 mod point;
 pub mod prompts;
+mod probe;
 mod request;
 mod sse;
 mod synthetic;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use error::LoadError;
 pub use point::{CutOff, LoadJob, PointRun, Target, run};
+pub use probe::answers;
 pub use prompts::{Prompt, workload_hash};
 pub use tokenizer::Tokenizer;
 pub use writer::RecordSink;

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use serde_yaml::granit_parser::{self, Event, Parser, ScalarStyle, Span, StrInput};
 
+use crate::manifest::Manifest;
 use crate::manifest::tree::{Complaint, DEEPEST, Entry, Finding, Node, Parsed, Value};
 
 /// The values that aliases may copy into one file: a page of aliases of aliases could else fill the memory.
@@ -28,6 +29,15 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Finding> {
     }
     let root = root.unwrap_or(Node { offset: 0, value: Value::Null });
     Ok(Parsed { root, findings: Vec::new() })
+}
+
+/// A manifest as YAML that [`parse`] reads back.
+///
+/// # Panics
+/// Never: manifests are plain data.
+#[must_use]
+pub fn to_yaml(manifest: &Manifest) -> String {
+    serde_yaml::to_string(manifest).expect("manifests are plain data")
 }
 
 struct Reader<'t> {

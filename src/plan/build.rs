@@ -9,7 +9,7 @@ use super::phase::{Load, Phases, identity};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
-use crate::base::{Scalar, StepKey};
+use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
 use crate::manifest::{Manifest, Runtime};
 use crate::matrix::{Cell, Cells};
@@ -170,7 +170,7 @@ impl<'a> Planner<'a> {
                 }
             },
         };
-        self.add_points(index, &state, values, &model)?;
+        self.add_points(index, &cell.id, &state, values, &model)?;
         let values = axes.iter().map(|axis| values.get(axis).cloned()).collect();
         Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
     }
@@ -193,7 +193,14 @@ impl<'a> Planner<'a> {
         Ok(met)
     }
 
-    fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
+    fn add_points(
+        &mut self,
+        cell: usize,
+        id: &CellId,
+        state: &CellState,
+        values: &Values,
+        model: &str,
+    ) -> Result<(), PlanError> {
         let model_key = match state {
             CellState::Planned { .. } => self.steps[self.fetches[model]].key.to_string(),
             CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => String::new(),
@@ -201,14 +208,14 @@ impl<'a> Planner<'a> {
         for phase in 0..self.inputs.manifest.benchmarks.len() {
             let loads = self.phases.loads(phase, values, &model_key)?;
             for load in loads.iter() {
-                let state = self.point_state(state, load);
-                self.points.push(Point { cell, name: load.name.clone(), load: load.point.clone(), state });
+                let state = self.point_state(id, state, load);
+                self.points.push(Point { cell, name: load.name.clone(), load: load.point.clone(), data: load.data.clone(), state });
             }
         }
         Ok(())
     }
 
-    fn point_state(&self, cell: &CellState, load: &Load) -> PointState {
+    fn point_state(&self, cell_id: &CellId, cell: &CellState, load: &Load) -> PointState {
         let server = match cell {
             CellState::Planned { server } => &self.steps[*server],
             CellState::Unsupported { because } => return PointState::Unsupported { because: because.clone() },
@@ -222,7 +229,7 @@ impl<'a> Planner<'a> {
         }
         let key = point_key(&server.key, &load.digest);
         let history = self.inputs.history;
-        let label = || format!("{} {} {}", server.label, load.point.phase, load.name);
+        let label = || format!("{cell_id} {} {}", load.point.phase, load.name);
         let state = if history.holds(StepKind::Bench, &key) {
             State::Cached
         } else {

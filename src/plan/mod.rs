@@ -8,6 +8,7 @@
 mod build;
 mod check;
 mod history;
+mod json;
 mod material;
 mod phase;
 mod types;

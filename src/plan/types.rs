@@ -92,6 +92,8 @@ pub struct Point {
     /// `c4`, or `c4-r2` in later rounds: the folder's name.
     pub name: String,
     pub load: Arc<LoadPoint>,
+    /// What the prompts are drawn from: the sha256 of a file's prompts, or the key of the model whose tokenizer makes them.
+    pub data: Arc<str>,
     pub state: PointState,
 }
 

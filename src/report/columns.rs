@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
-use crate::base::Scalar;
+use crate::base::{RunId, Scalar};
 use crate::report::Row;
 use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Summary};
 
@@ -101,7 +101,7 @@ static FIXED: LazyLock<IndexMap<String, Source>> = LazyLock::new(|| {
         .chain(KNOWN_AXES.map(|name| (name.to_owned(), Source::Axis)))
         .chain(LOAD.iter().chain(OUTCOME).chain(VOLUME).chain(RATES).map(owned))
         .chain(latencies)
-        .chain(TRUST.iter().chain(HARDWARE).map(owned))
+        .chain(TRUST.iter().chain(HARDWARE).chain(PROVENANCE).map(owned))
         .collect()
 });
 
@@ -191,6 +191,11 @@ const HARDWARE: &[(&str, Source)] = &[
     ("gpu_power_w_mean", Source::Number(|row| row.point.server.gpu_power_w_mean.into())),
     ("energy_j_per_output_token", Source::Number(|row| figure(row, |it| it.energy_j_per_output_token))),
     ("host_rss_mib_peak", Source::Number(|row| row.point.server.host_rss_mib_peak.into())),
+];
+
+const PROVENANCE: &[(&str, Source)] = &[
+    ("measured_in", Source::Word(|row| row.point.measured_in.as_ref().map(RunId::as_str).into())),
+    ("workload", Source::Word(|row| row.point.workload.as_deref().into())),
 ];
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {

@@ -1,9 +1,11 @@
 use std::io::Write;
+use std::path::Path;
 
 use serde_json::Value;
 
+use crate::base::{RunId, write_atomically};
 use crate::report::columns::{Column, columns};
-use crate::report::{ReportError, Row};
+use crate::report::{ReportError, Row, to_json};
 
 /// Writes `results.csv`: a line of column names, and a line for each row.
 ///
@@ -20,6 +22,22 @@ pub fn write_csv(rows: &[Row], writer: impl Write) -> Result<(), ReportError> {
         csv.write_record(columns.iter().map(|column| field(column.value(row))))?;
     }
     csv.flush().map_err(csv::Error::from)?;
+    Ok(())
+}
+
+/// Writes `results.csv` and `results.json` into a run's folder, each whole or not at all.
+///
+/// # Errors
+/// When a file cannot be written; the old one is then still there.
+pub fn save(run: &RunId, rows: &[Row], folder: &Path) -> Result<(), ReportError> {
+    let mut text = Vec::new();
+    write_csv(rows, &mut text)?;
+    let mut json = serde_json::to_vec_pretty(&to_json(run, rows)).expect("rows are plain data");
+    json.push(b'\n');
+    for (name, bytes) in [("results.csv", &text), ("results.json", &json)] {
+        let path = folder.join(name);
+        write_atomically(&path, bytes).map_err(|source| ReportError::Write { path, source })?;
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ mod table;
 mod tests;
 
 pub use columns::{columns, known_metric_columns};
-pub use csv::write_csv;
+pub use csv::{save, write_csv};
 pub use error::ReportError;
 pub use json::to_json;
 pub use rebuild::{read_point, read_run};

@@ -26,6 +26,8 @@ pub(crate) fn point() -> PointRecord {
         round: 1,
         status: PointStatus::Ok,
         reason: None,
+        measured_in: None,
+        workload: None,
         client: ClientFacts::default(),
         server: ServerFacts::default(),
     }

@@ -11,7 +11,7 @@ use super::{Job, Message};
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS};
-use crate::load::{self, CutOff, LoadJob, PointRun, Prompt, RecordSink, Tokenizer, workload_hash};
+use crate::load::{self, CutOff, LoadJob, PointRun, Prompt, RecordSink, Tokenizer, prompts};
 use crate::plan::Point;
 use crate::record::{PointStatus, ServerFacts};
 use crate::spec::{Data, LoadPoint, Volume};
@@ -43,8 +43,8 @@ pub(super) async fn measure(
         // Another run measured it while this one waited.
         return publish::cached(&job.prepared.plan, &job.store, &job.run, number);
     }
-    let prompts = prompts(job, &point.load, tokenizer, files).await?;
-    let workload = workload_hash(&prompts, &point.load);
+    let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
+    let workload = prompts::workload_hash(&prompts, &point.load);
     job.tell(Message::Workload { point: number, hash: workload.clone() });
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
@@ -127,7 +127,7 @@ pub(super) fn publish_failure(job: &Job, number: usize, reason: &str) -> Result<
     publish::point(plan, &job.run, number, PointStatus::Failed, Some(reason.to_owned()), None)
 }
 
-async fn prompts(
+async fn prompts_of(
     job: &Job,
     load: &LoadPoint,
     tokenizer: &Result<Arc<Tokenizer>, String>,
@@ -138,7 +138,7 @@ async fn prompts(
             let tokenizer =
                 tokenizer.clone().map_err(|reason| StepError::NoTokenizer { phase: load.phase.clone(), reason })?;
             let (isl, count, seed) = (*isl, number_of_prompts(load), load.prompt_seed);
-            let making = tokio::task::spawn_blocking(move || load::synthetic(&tokenizer, isl, count, seed));
+            let making = tokio::task::spawn_blocking(move || prompts::synthetic(&tokenizer, isl, count, seed));
             Ok(making.await.expect("making prompts returns its failures")?.into())
         }
         Data::Jsonl { path } => {
@@ -148,7 +148,7 @@ async fn prompts(
             let mut prompts = job.prepared.prompts.get(path).cloned().unwrap_or_default();
             if let Ok(tokenizer) = tokenizer.clone() {
                 let counting = tokio::task::spawn_blocking(move || {
-                    load::count_tokens(&tokenizer, &mut prompts).map(|()| prompts)
+                    prompts::count_tokens(&tokenizer, &mut prompts).map(|()| prompts)
                 });
                 prompts = counting.await.expect("counting returns its failures")?;
             }

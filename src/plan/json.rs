@@ -1,0 +1,77 @@
+use serde_json::{Map, Value, json};
+
+use super::material::point_material;
+use super::phase::identity;
+use super::types::{CellState, Plan, PlannedCell, Point, PointState};
+
+impl Plan {
+    /// `plan.json`, and what `benchrun plan --format json` prints.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let steps: Vec<Value> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let inputs: Vec<&str> = step.inputs.iter().map(|&input| self.steps[input].key.as_str()).collect();
+                json!({
+                    "kind": step.kind, "key": step.key, "label": step.label, "state": step.state, "inputs": inputs,
+                    "material": *step.material,
+                })
+            })
+            .collect();
+        let cells: Vec<Value> = self.cells.iter().map(|cell| self.cell_json(cell)).collect();
+        let points: Vec<Value> = self.points.iter().enumerate().map(|(at, point)| self.point_json(at, point)).collect();
+        json!({
+            "format": 1,
+            "name": self.name,
+            "engine": self.engine,
+            "engine_version": self.engine_version,
+            "summary": self.summary(),
+            "warnings": self.warnings,
+            "cells": cells,
+            "steps": steps,
+            "points": points,
+        })
+    }
+
+    /// What decides the key of the load point at this index.
+    ///
+    /// # Panics
+    /// When the load point is not one to be measured: it has no key.
+    #[must_use]
+    pub fn point_material(&self, index: usize) -> Value {
+        let point = &self.points[index];
+        let server = self.server_of(point).expect("a load point with a key has a server");
+        point_material(&self.steps[server].key, &identity(&point.load), &point.data)
+    }
+
+    fn cell_json(&self, cell: &PlannedCell) -> Value {
+        let values: Map<String, Value> = self
+            .axes
+            .iter()
+            .zip(&cell.values)
+            .filter_map(|(axis, value)| Some((axis.clone(), serde_json::to_value(value.as_ref()?).ok()?)))
+            .collect();
+        let (state, reason, server) = match &cell.state {
+            CellState::Planned { server } => ("planned", None, Some(self.steps[*server].key.as_str())),
+            CellState::Excluded { because } => ("excluded", Some(because.as_ref()), None),
+            CellState::Unsupported { because } => ("unsupported", Some(because.as_ref()), None),
+            CellState::NotChosen => ("not_chosen", None, None),
+        };
+        json!({ "cell": cell.id, "values": values, "state": state, "reason": reason, "server": server, "gpus": cell.gpus })
+    }
+
+    fn point_json(&self, index: usize, point: &Point) -> Value {
+        let cell = &self.cells[point.cell].id;
+        let label = format!("{cell} {} {}", point.load.phase, point.name);
+        match &point.state {
+            PointState::Planned { key, state } => json!({
+                "kind": "point", "key": key, "label": label, "cell": cell, "state": state,
+                "material": self.point_material(index),
+            }),
+            PointState::Unsupported { because } => json!({ "label": label, "cell": cell, "unsupported": because.as_ref() }),
+            PointState::Excluded { because } => json!({ "label": label, "cell": cell, "excluded": because.as_ref() }),
+            PointState::NotChosen => json!({ "label": label, "cell": cell, "not_chosen": true }),
+        }
+    }
+}
