@@ -17,5 +17,5 @@ mod state;
 mod steps;
 
 pub use error::{PrepareError, RunError, StepError};
-pub use prepare::{Prepared, Request, prepare};
+pub use prepare::{Prepared, Purpose, Request, check, prepare};
 pub use run::{RunOutcome, RunSettings, run};

@@ -13,7 +13,7 @@ use crate::load::{Prompt, prompts};
 use crate::manifest::{self, Document, Manifest, PhaseData};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
-use crate::recipe::{LoadedRecipe, RecipeFiles};
+use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
 use crate::store::{Runs, Store};
 
 /// What is asked of a manifest.
@@ -54,13 +54,8 @@ pub struct Prepared {
 
 /// Reads and checks a manifest, asks the machine and the hub what they have, and makes the plan.
 pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Prepared, PrepareError> {
-    let document = manifest::read(&request.manifest)?;
-    let base = request.manifest.parent().unwrap_or(Path::new(".")).to_owned();
-    let recipe = load_recipe(&document.value, &base)?;
-    let problems = plan::check(&document, &recipe);
-    if !problems.is_empty() {
-        return Err(document.refuse(problems).into());
-    }
+    let (document, recipe) = read_checked(&request.manifest)?;
+    let base = folder_of(&request.manifest).to_owned();
     let cells = expand(&document.value)?;
     let chosen = chosen(request.only.as_deref(), &cells)?;
     let store = Store::of_home(&request.home);
@@ -97,12 +92,29 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     Ok(prepared)
 }
 
+/// Checks a manifest as far as that needs neither network nor programs; gives the number of its cells.
+pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
+    let (document, _) = read_checked(manifest)?;
+    Ok(expand(&document.value)?.cells.len())
+}
+
+fn read_checked(manifest: &Path) -> Result<(Document<Manifest>, LoadedRecipe), PrepareError> {
+    let document = manifest::read(manifest)?;
+    let recipe = load_recipe(&document.value, folder_of(manifest))?;
+    let problems = plan::check(&document, &recipe);
+    if problems.is_empty() { Ok((document, recipe)) } else { Err(document.refuse(problems).into()) }
+}
+
+fn folder_of(manifest: &Path) -> &Path {
+    manifest.parent().unwrap_or(Path::new("."))
+}
+
 /// The recipe of a manifest's engine.
-pub fn load_recipe(manifest: &Manifest, base: &Path) -> Result<LoadedRecipe, PrepareError> {
+fn load_recipe(manifest: &Manifest, base: &Path) -> Result<LoadedRecipe, PrepareError> {
     let engine = &manifest.engine;
     let folder = engine.recipes.as_ref().map(|folder| base.join(folder));
     let files = RecipeFiles::find(&engine.name, folder.as_deref())
-        .map_err(|source| crate::recipe::RecipeError::Files { engine: engine.name.clone(), source })?;
+        .map_err(|source| RecipeError::Files { engine: engine.name.clone(), source })?;
     Ok(LoadedRecipe::load(files)?)
 }
 
@@ -166,6 +178,21 @@ impl Prepared {
             let program = &self.recipe.recipe.programs[&name].program;
             self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
         }
+    }
+
+    /// The rendered files of a server's configuration: text by path, as they are in the store of this home.
+    pub fn rendered_files(&self, server: usize, home: &Path) -> Result<Vec<(String, String)>, RecipeError> {
+        let step = &self.plan.steps[server];
+        let store = Store::of_home(home);
+        let roles = ["fetch", "quantize", "build", "render"];
+        let folder = |&index: &usize| {
+            let input = &self.plan.steps[index];
+            store.output(input.kind, &input.key).display().to_string()
+        };
+        let mut places = plan::Places::symbolic(&self.document.value, &self.recipe);
+        places.folders.extend(roles.into_iter().zip(step.chain.iter().map(folder)));
+        let rendered = self.recipe.render(Part::Render, &step.values.with(&places))?;
+        Ok(rendered.map(|rendered| rendered.files.into_iter().collect()).unwrap_or_default())
     }
 
     /// The labels of the cells that a server measures, for messages.

@@ -12,8 +12,6 @@ pub enum ReportError {
     Request { path: PathBuf, line: u64, source: serde_json::Error },
     #[error("`{}` is not the record of a load point", path.display())]
     Point { path: PathBuf, source: serde_json::Error },
-    #[error("`{}` is not the folder of a run: its path has no last part to name the run by", path.display())]
-    Nameless { path: PathBuf },
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot write the results as CSV")]

@@ -12,20 +12,15 @@ const REQUESTS: &str = "requests.jsonl";
 
 /// Rebuilds the rows of a run from its records, in the order of its plan.
 ///
-/// The run's id is the name of its folder, also when `run_dir` is a link to it.
-///
 /// # Errors
 /// When a file cannot be read, or is not what its name says. A folder without `cells` is a run without rows.
-pub fn read_run(run_dir: &Path) -> Result<Vec<Row>, ReportError> {
-    let folder = fs::canonicalize(run_dir).map_err(|source| unreadable(run_dir, source))?;
-    let nameless = || ReportError::Nameless { path: run_dir.to_owned() };
-    let run = RunId::new(folder.file_name().ok_or_else(nameless)?.to_string_lossy().into_owned());
+pub fn read_run(run: &RunId, run_dir: &Path) -> Result<Vec<Row>, ReportError> {
     let mut points = Vec::new();
     let cells = run_dir.join("cells");
     if cells.is_dir() {
         find_points(&cells, &mut points)?;
     }
-    let mut rows = points.iter().map(|point| read_point(&run, point)).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = points.iter().map(|point| read_point(run, point)).collect::<Result<Vec<_>, _>>()?;
     rows.sort_by_key(|row| row.point.order);
     Ok(rows)
 }

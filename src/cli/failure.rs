@@ -1,0 +1,72 @@
+use std::io;
+use std::path::PathBuf;
+
+use super::exit::Exit;
+use crate::dummy::DummyError;
+use crate::engine::EngineError;
+use crate::exec::{PrepareError, RunError};
+use crate::load::LoadError;
+use crate::report::ReportError;
+use crate::store::StoreError;
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot {doing} `{}`", .path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot make a model in `{}`", .path.display())]
+    Dummy { path: PathBuf, source: DummyError },
+    #[error("{0}")]
+    Refused(String),
+    #[error("{problem}")]
+    Usage { problem: String, hint: String },
+}
+
+impl Failure {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Prepare(_) | Self::Refused(_) => Exit::Refused,
+            Self::Run(_) | Self::Store(_) | Self::Report(_) | Self::Engine(_) | Self::Load(_) | Self::File { .. } | Self::Dummy { .. } => {
+                Exit::Failed
+            }
+            // A reader that went away, as `head` does, is not our failure to report as a bug.
+            Self::Stdout(source) if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Stdout(_) => Exit::Failed,
+            Self::Runtime(_) => Exit::OurBug,
+            Self::Usage { .. } => Exit::Usage,
+        }
+    }
+
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Prepare(source) => source.hint(),
+            Self::Run(RunError::Store(source)) | Self::Store(source) => source.hint(),
+            Self::Usage { hint, .. } => Some(hint.clone()),
+            Self::Run(_)
+            | Self::Report(_)
+            | Self::Engine(_)
+            | Self::Load(_)
+            | Self::Stdout(_)
+            | Self::Runtime(_)
+            | Self::File { .. }
+            | Self::Dummy { .. }
+            | Self::Refused(_) => None,
+        }
+    }
+}
