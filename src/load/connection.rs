@@ -89,8 +89,8 @@ impl Connection {
         }
     }
 
-    /// Sends `body` and keeps all that comes back in `seen`. After anything but `End::Complete` and `End::Refused`, or when
-    /// dropped half-way, [`Self::is_ready`] tells whether the connection survived.
+    /// Sends `body` and keeps all that comes back in `seen`. After anything but `End::Complete` and `End::Refused`, or
+    /// when dropped half-way, [`Self::is_ready`] tells whether the connection survived.
     pub(super) async fn exchange(
         &mut self,
         route: &Route,

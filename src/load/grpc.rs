@@ -38,7 +38,8 @@ impl GrpcConnection {
     pub(super) async fn open(address: &Address) -> Result<Self, RequestError> {
         let channel = connect(address, None).await?;
         // A connection counts as open when something went there and back: until then the server may still be busy with
-        // its set-up, and the first request would wait for that. Whether the server implements the call does not matter.
+        // its set-up, and the first request would wait for that. Whether the server implements the call does not
+        // matter.
         let alive = GrpcInferenceServiceClient::new(channel.clone()).server_live(ServerLiveRequest {}).await;
         match alive.as_ref().err().and_then(broken_transport) {
             Some(error) => Err(failure("connect", error)),
@@ -144,9 +145,9 @@ enum ResponseKind {
 
 /// Looks for the end of an answer without decoding the message.
 ///
-/// `error_message` is the first field, so a message that has one begins with its tag. Triton marks a final response with the
-/// parameter `triton_final_response` = true, whose encoding is always these bytes; text would need the name followed by
-/// four control characters to be taken for it.
+/// `error_message` is the first field, so a message that has one begins with its tag. Triton marks a final response
+/// with the parameter `triton_final_response` = true, whose encoding is always these bytes; text would need the name
+/// followed by four control characters to be taken for it.
 fn response_kind(message: &[u8]) -> ResponseKind {
     const ERROR_MESSAGE: u8 = 0x0a;
     const FINAL: &[u8] = b"triton_final_response\x12\x02\x08\x01";

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 connection, opened and given up by its worker. A pool would hide when a connection is made; this cannot.
+//! One HTTP/1.1 connection, opened and given up by its worker. A pool would hide when a connection is made; this
+//! cannot.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -1,8 +1,8 @@
 //! Load on a server: prompts, clients for HTTP and gRPC, and the closed loop that drives them.
 //!
-//! [`run`] carries out one load point. Each worker owns one connection and has one request under way at a time. While an
-//! answer arrives, a worker takes the time of each chunk and keeps its bytes; everything else (framing, parsing, token
-//! counting, writing) happens in the writer's thread, after the request has ended.
+//! [`run`] carries out one load point. Each worker owns one connection and has one request under way at a time. While
+//! an answer arrives, a worker takes the time of each chunk and keeps its bytes; everything else (framing, parsing,
+//! token counting, writing) happens in the writer's thread, after the request has ended.
 //!
 //! **Invariant:** the receive path does not look into an answer beyond what it needs to find its end; no bytes of a
 //! server make this module panic; no request is sent twice in silence.

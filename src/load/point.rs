@@ -69,9 +69,9 @@ pub struct PointRun {
 
 /// Carries out one load point: connections, warm-up, and after its last answer the measurement.
 ///
-/// Every request that was sent ends as one record in `sink`, in order of ending. `progress` gets the number of requests that
-/// have ended, warm-up included. What goes wrong with a request is on its record; an error means that the load point could not be
-/// prepared or recorded.
+/// Every request that was sent ends as one record in `sink`, in order of ending. `progress` gets the number of requests
+/// that have ended, warm-up included. What goes wrong with a request is on its record; an error means that the load
+/// point could not be prepared or recorded.
 pub async fn run(
     load: LoadJob,
     sink: RecordSink,

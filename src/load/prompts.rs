@@ -55,8 +55,8 @@ pub fn count_tokens(tokenizer: &Tokenizer, prompts: &mut [Prompt]) -> Result<(),
     })
 }
 
-/// The sha256 of the exact prompts, in order, and of every setting of `point` that changes what a server is asked to do.
-/// The phase's name, the round, time limits and the path of the data do not count.
+/// The sha256 of the exact prompts, in order, and of every setting of `point` that changes what a server is asked to
+/// do. The phase's name, the round, time limits and the path of the data do not count.
 #[must_use]
 pub fn workload_hash(prompts: &[Prompt], point: &LoadPoint) -> String {
     let settings = json!({

@@ -20,7 +20,8 @@ pub(super) struct Events {
     pub(super) torn: bool,
 }
 
-/// Splits a body into events: lines end in LF or CRLF, an empty line closes an event, comments and other fields are skipped.
+/// Splits a body into events: lines end in LF or CRLF, an empty line closes an event, comments and other fields are
+/// skipped.
 pub(super) fn events(arrivals: &[Arrival]) -> Events {
     let body = join(arrivals);
     let mut times = LineTimes { arrivals, index: 0, end: arrivals.first().map_or(0, |first| first.bytes.len()) };

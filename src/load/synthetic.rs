@@ -1,7 +1,7 @@
 //! Random text of an exact number of tokens.
 //!
-//! Text is made of ordinary tokens that keep their identity when written side by side, encoded again, and repaired until the
-//! count is exact. Every prompt has a random generator of its own, so the order of work does not change it.
+//! Text is made of ordinary tokens that keep their identity when written side by side, encoded again, and repaired
+//! until the count is exact. Every prompt has a random generator of its own, so the order of work does not change it.
 
 use std::collections::HashSet;
 
@@ -13,12 +13,10 @@ use rayon::prelude::*;
 use super::prompts::Prompt;
 use super::{LoadError, Tokenizer};
 
-/// Tokens to draw from; enough that prompts of a few tokens differ, few enough that they are found at once.
+/// Tokens to draw from: enough that prompts of two tokens differ, few enough that they are found at once.
 const POOL: usize = 4096;
 /// With fewer tokens than these that bring a space, the others are drawn as well.
 const ENOUGH_WORDS: usize = 64;
-/// Below this many tokens a prompt is drawn from the whole vocabulary, so that short prompts can differ at all.
-const SHORT: u32 = 3;
 /// Corrections of one draw before it is given up.
 const REPAIRS: usize = 64;
 /// Draws of one prompt before it counts as impossible.
@@ -29,11 +27,13 @@ pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) 
     if isl == 0 {
         return Err(impossible("a prompt has at least one token"));
     }
-    let pool = side_by_side_tokens(tokenizer, if isl < SHORT { usize::MAX } else { POOL })?;
+    // Prompts of one token differ only if there are more tokens than prompts.
+    let single = if isl == 1 { usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(2) } else { 0 };
+    let pool = side_by_side_tokens(tokenizer, ENOUGH_WORDS.max(single))?;
     if pool.is_empty() {
         return Err(impossible("no token of it survives being decoded and encoded again"));
     }
-    let draw = |index, attempt| exact_text(tokenizer, &pool, isl, generator(seed, index, attempt));
+    let draw = |index, attempt| exact_text(tokenizer, &pool, isl, generator([seed, u64::from(isl), index, attempt]));
     let first_draws: Vec<Option<String>> =
         (0..count).into_par_iter().map(|index| draw(index, 0)).collect::<Result<_, _>>()?;
 
@@ -60,11 +60,12 @@ pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) 
     Ok(prompts)
 }
 
-/// Up to `limit` tokens whose text, written twice, is encoded as the token twice: words rather than fragments, whatever
-/// the kind of tokenizer. Tokens that bring their own space are preferred, since nothing merges across a space.
-fn side_by_side_tokens(tokenizer: &Tokenizer, limit: usize) -> Result<Vec<u32>, LoadError> {
+/// Tokens whose text, written twice, is encoded as the token twice: words rather than fragments, whatever the kind of
+/// tokenizer. Tokens that bring their own space are preferred, since nothing merges across a space.
+fn side_by_side_tokens(tokenizer: &Tokenizer, enough: usize) -> Result<Vec<u32>, LoadError> {
+    let limit = POOL.max(enough);
     let mut ids = tokenizer.ordinary_ids();
-    ids.shuffle(&mut generator(0, 0, 0));
+    ids.shuffle(&mut generator([0; 4]));
     let (mut words, mut others) = (Vec::new(), Vec::new());
     for some in ids.chunks(POOL) {
         let kept: Vec<Option<(u32, bool)>> =
@@ -76,7 +77,7 @@ fn side_by_side_tokens(tokenizer: &Tokenizer, limit: usize) -> Result<Vec<u32>, 
             break;
         }
     }
-    if words.len() < ENOUGH_WORDS {
+    if words.len() < enough {
         words.append(&mut others);
     }
     words.truncate(limit);
@@ -114,9 +115,11 @@ fn exact_text(
     Ok(None)
 }
 
-fn generator(seed: u64, index: u64, attempt: u64) -> ChaCha8Rng {
+/// A stream of its own for each combination; prompts of different lengths share no beginning, which a server might have
+/// cached.
+fn generator(numbers: [u64; 4]) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, number) in key.chunks_exact_mut(8).zip([seed, index, attempt]) {
+    for (bytes, number) in key.chunks_exact_mut(8).zip(numbers) {
         bytes.copy_from_slice(&number.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)

@@ -30,7 +30,8 @@ struct Tensor {
     shape: Vec<i64>,
 }
 
-/// Every input that we know how to set. Names are TensorRT-LLM's, oldest first; the last are those of its LLM API model.
+/// Every input that we know how to set. Names are TensorRT-LLM's, oldest first; the last are those of its LLM API
+/// model.
 const INPUTS: &[(&[&str], Input)] = &[
     (&["text_input"], Input::Text),
     (&["max_tokens", "sampling_param_max_tokens"], Input::MaxTokens),

@@ -68,8 +68,8 @@ impl Part {
 pub(super) struct Worker {
     pub(super) number: u32,
     pub(super) job: Arc<Job>,
-    /// Bounded, so that answers which the writer cannot keep up with do not pile up. A wait for it shows in the records, as
-    /// sent later than due.
+    /// Bounded, so that answers which the writer cannot keep up with do not pile up. A wait for it shows in the
+    /// records, as sent later than due.
     pub(super) exchanges: mpsc::Sender<Exchange>,
     /// A token of this worker alone: asking a shared one on every chunk would be a lock that all workers fight for.
     pub(super) stop: CancellationToken,
@@ -153,8 +153,8 @@ impl Worker {
     }
 
     /// Sends once, or twice when the server had closed the connection that it was to keep: some close after each stream
-    /// without saying so, and the close may cross with the next request. That happens once a worker, since it takes fresh connections
-    /// from then on; the clock of the request starts anew and [`Self::resent`] counts it.
+    /// without saying so, and the close may cross with the next request. That happens once a worker, since it takes
+    /// fresh connections from then on; the clock of the request starts anew and [`Self::resent`] counts it.
     async fn send(&mut self, exchange: &mut Exchange) -> End {
         let job = Arc::clone(&self.job);
         let prompt = &job.prompts[prompt_index(exchange.ticket.request, &job.prompts)];

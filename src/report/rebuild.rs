@@ -15,6 +15,7 @@ const REQUESTS: &str = "requests.jsonl";
 /// # Errors
 /// When a file cannot be read, or is not what its name says. A folder without `cells` is a run without rows.
 pub fn read_run(run: &RunId, run_dir: &Path) -> Result<Vec<Row>, ReportError> {
+    fs::metadata(run_dir).map_err(|source| unreadable(run_dir, source))?;
     let mut points = Vec::new();
     let cells = run_dir.join("cells");
     if cells.is_dir() {

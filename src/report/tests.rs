@@ -168,8 +168,8 @@ fn rows_are_rebuilt_from_records() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join(run().as_str());
     write_run(&folder);
-    assert_eq!(read_run(&folder).unwrap(), rows());
-    assert_eq!(csv_of(&read_run(&folder).unwrap()), csv_of(&rows()));
+    assert_eq!(read_run(&run(), &folder).unwrap(), rows());
+    assert_eq!(csv_of(&read_run(&run(), &folder).unwrap()), csv_of(&rows()));
     assert_eq!(read_point(&run(), &folder.join("cells/tiny/fp32/中文/chat/c0")).unwrap(), rows()[0]);
 }
 
@@ -182,19 +182,19 @@ fn a_line_cut_short_is_noted_and_a_bad_one_refused() {
 
     let cut_within_a_character = [whole.as_bytes(), b"{\"request\":3,\"output_text\":\"\xe4\xb8"].concat();
     fs::write(&path, cut_within_a_character).unwrap();
-    let read = read_run(home.path()).unwrap();
+    let read = read_run(&run(), home.path()).unwrap();
     assert_eq!(read[0].summary, rows()[0].summary);
     assert!(read[0].note.as_ref().unwrap().contains("line 4, was cut short"), "{:?}", read[0].note);
     assert!(table(&read, 160, Color::Never).contains("note: the last line of"));
 
     fs::write(&path, whole.replacen("{\"request\"", "{\"requestx\"", 1)).unwrap();
-    let error = read_run(home.path()).unwrap_err().to_string();
+    let error = read_run(&run(), home.path()).unwrap_err().to_string();
     assert!(error.starts_with("line 1 of `") && error.contains(FIRST_REQUESTS), "{error}");
 }
 
 #[test]
 fn a_run_without_cells_has_no_rows_and_no_folder_is_an_error() {
     let home = tempfile::tempdir().unwrap();
-    assert_eq!(read_run(home.path()).unwrap(), []);
-    assert!(matches!(read_run(&home.path().join("none")), Err(ReportError::Read { .. })));
+    assert_eq!(read_run(&run(), home.path()).unwrap(), []);
+    assert!(matches!(read_run(&run(), &home.path().join("none")), Err(ReportError::Read { .. })));
 }

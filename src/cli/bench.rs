@@ -1,0 +1,229 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::args::{BenchArgs, Wire};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::output::{Output, color, width};
+use super::{block_on, signals};
+use crate::base::{CellId, Scalar, write_atomically};
+use crate::load::{self, CutOff, LoadJob, Prompt, RecordSink, Target, Tokenizer, prompts};
+use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, ServerFacts};
+use crate::report::{self, Row};
+use crate::spec::{Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
+use crate::store::{EventLog, RunFolder, Runs};
+
+/// The name that runs without a manifest are kept under, and their phase.
+const NAME: &str = "bench";
+
+/// Puts load on a server that is up; keeps records as `apply` does.
+pub(super) fn run(args: BenchArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
+    let tokenizer = args.tokenizer_path.as_deref().map(Tokenizer::load).transpose()?.map(Arc::new);
+    let run = Runs::of_home(&home).create(NAME, None)?;
+    EventLog::create(&run)?;
+    let cancel = CancellationToken::new();
+    let mut bench = Bench { args, tokenizer, run, rows: Vec::new(), export: Vec::new() };
+    let interrupted = block_on(async {
+        let _signals = signals::listen(&cancel);
+        bench.measure_all(output, &cancel).await
+    })??;
+    output.line(report::table(&bench.rows, width(), color()).trim_end())?;
+    output.remark(&format!("\nresults: {}", bench.run.path.join("results.csv").display()));
+    bench.export()?;
+    let failed = bench.rows.iter().any(|row| row.point.status == PointStatus::Failed);
+    Ok(match (interrupted, failed) {
+        (true, _) => Exit::Interrupted,
+        (false, true) => Exit::Failed,
+        (false, false) => Exit::Done,
+    })
+}
+
+struct Bench {
+    args: BenchArgs,
+    tokenizer: Option<Arc<Tokenizer>>,
+    run: RunFolder,
+    rows: Vec<Row>,
+    /// One experiment a load point, for the profile export.
+    export: Vec<Value>,
+}
+
+impl Bench {
+    /// `true` when interrupted.
+    async fn measure_all(&mut self, output: &mut Output, cancel: &CancellationToken) -> Result<bool, Failure> {
+        let given = match &self.args.input_data {
+            Some(path) => Some(prompts::jsonl(path)?),
+            None => None,
+        };
+        for concurrency in self.args.concurrency.clone() {
+            let point = self.point(concurrency, given.as_deref());
+            let prompts = self.prompts(given.clone(), &point)?;
+            output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
+            if self.measure(&point, prompts, cancel).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn point(&self, concurrency: u32, given: Option<&[Prompt]>) -> LoadPoint {
+        let args = &self.args;
+        let protocol = match args.protocol {
+            Wire::Grpc => Protocol::TritonGrpc,
+            Wire::Http => Protocol::TritonGenerate,
+            Wire::HttpStream => Protocol::TritonGenerateStream,
+            Wire::Openai => Protocol::OpenaiCompletions,
+            Wire::OpenaiChat => Protocol::OpenaiChat,
+        };
+        let data = match &args.input_data {
+            Some(path) => Data::Jsonl { path: path.clone() },
+            None => Data::Synthetic { isl: args.isl.unwrap_or_default() },
+        };
+        let all = given.map_or(0, |prompts| prompts.len() as u64);
+        let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
+        LoadPoint {
+            phase: NAME.to_owned(),
+            protocol,
+            streaming: true,
+            data,
+            output: Length { mode, tokens: args.max_tokens },
+            sampling: Sampling::default(),
+            concurrency,
+            volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
+            warmup_requests: args.warmup_requests.unwrap_or(u64::from(concurrency)),
+            round: 1,
+            prompt_seed: args.seed,
+            sampling_seed: args.seed,
+            request_timeout_s: args.request_timeout,
+            point_timeout_s: 24.0 * 3600.0,
+        }
+    }
+
+    fn prompts(&self, given: Option<Vec<Prompt>>, point: &LoadPoint) -> Result<Arc<[Prompt]>, Failure> {
+        let prompts = match (given, self.args.isl, &self.tokenizer) {
+            (Some(mut given), _, tokenizer) => {
+                if let Some(tokenizer) = tokenizer {
+                    prompts::count_tokens(tokenizer, &mut given)?;
+                }
+                given
+            }
+            (None, Some(isl), Some(tokenizer)) => {
+                prompts::synthetic(tokenizer, isl, sent_in_all(point), point.prompt_seed)?
+            }
+            (None, _, _) => {
+                return Err(Failure::Usage {
+                    problem: "there is nothing to send".to_owned(),
+                    hint: "give `--input-data FILE.jsonl`, or `--isl TOKENS --tokenizer-path DIR`".to_owned(),
+                });
+            }
+        };
+        Ok(prompts.into())
+    }
+
+    async fn measure(
+        &mut self,
+        point: &LoadPoint,
+        prompts: Arc<[Prompt]>,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Failure> {
+        let cell = CellId::new("server".to_owned());
+        let folder = self.run.point(&cell, NAME, &format!("c{}", point.concurrency));
+        fs::create_dir_all(&folder).map_err(|source| Failure::File { doing: "create", path: folder.clone(), source })?;
+        let records = folder.join("requests.jsonl");
+        let base_url = with_scheme(&self.args.url);
+        let workload = prompts::workload_hash(&prompts, point);
+        let job = LoadJob {
+            target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
+            point: point.clone(),
+            prompts,
+            tokenizer: self.tokenizer.clone(),
+        };
+        let ran = load::run(job, RecordSink::create(&records)?, |_| {}, cancel.clone()).await?;
+        let requests = read_records(&records)?;
+        let good = requests.iter().any(|record| record.kind == RequestKind::Measure && record.error.is_none());
+        let first_error = requests.iter().find_map(|record| record.error.as_ref());
+        let reason = match ran.cut_off {
+            Some(CutOff::Cancelled) => Some("interrupted".to_owned()),
+            Some(CutOff::PointTimeout) => Some("cut off after a day".to_owned()),
+            None if good => None,
+            None => Some(first_error.map_or_else(String::new, |error| format!("{}: {}", error.kind, error.message))),
+        };
+        let record = PointRecord {
+            order: self.rows.len() as u64,
+            cell,
+            engine: "endpoint".to_owned(),
+            axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
+            phase: NAME.to_owned(),
+            protocol: point.protocol,
+            arrival: "closed".to_owned(),
+            concurrency: Some(point.concurrency),
+            request_rate: None,
+            round: 1,
+            status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
+            reason,
+            measured_in: Some(self.run.id.clone()),
+            workload: Some(workload),
+            client: ran.client,
+            server: ServerFacts::default(),
+        };
+        let path = folder.join("point.json");
+        let text = serde_json::to_vec_pretty(&record).expect("records are plain data");
+        write_atomically(&path, &text).map_err(|source| Failure::File { doing: "write", path, source })?;
+        self.rows.push(report::read_point(&self.run.id, &folder)?);
+        self.export.push(experiment(point, &requests));
+        report::save(&self.run.id, &self.rows, &self.run.path)?;
+        Ok(ran.cut_off == Some(CutOff::Cancelled))
+    }
+
+    /// Writes what `perf_analyzer --profile-export-file` writes, as far as other tools read it.
+    fn export(&self) -> Result<(), Failure> {
+        let Some(path) = &self.args.profile_export_file else { return Ok(()) };
+        let service = match self.args.protocol {
+            Wire::Grpc | Wire::Http | Wire::HttpStream => "triton",
+            Wire::Openai | Wire::OpenaiChat => "openai",
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let export = json!({"experiments": self.export, "version": version, "service_kind": service, "endpoint": ""});
+        write_atomically(path, export.to_string().as_bytes())
+            .map_err(|source| Failure::File { doing: "write", path: path.clone(), source })
+    }
+}
+
+fn sent_in_all(point: &LoadPoint) -> u64 {
+    match point.volume {
+        Volume::Requests(requests) => requests + point.warmup_requests,
+        Volume::DurationS(_) => point.warmup_requests,
+    }
+}
+
+fn with_scheme(url: &str) -> String {
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+}
+
+fn read_records(path: &Path) -> Result<Vec<RequestRecord>, Failure> {
+    let text =
+        fs::read_to_string(path).map_err(|source| Failure::File { doing: "read", path: path.to_owned(), source })?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// Times are nanoseconds since the load point began: one clock, as the readers of these files need it.
+fn experiment(point: &LoadPoint, requests: &[RequestRecord]) -> Value {
+    let measured = requests.iter().filter(|record| record.kind == RequestKind::Measure && record.error.is_none());
+    let requests: Vec<Value> = measured
+        .map(|record| {
+            json!({
+                "timestamp": record.sent_ns,
+                "request_inputs": {"max_tokens": point.output.tokens},
+                "response_timestamps": record.chunk_ns,
+                "response_outputs": [{"text_output": record.output_text}],
+            })
+        })
+        .collect();
+    json!({
+        "experiment": {"mode": "concurrency", "value": point.concurrency}, "requests": requests, "window_boundaries": [],
+    })
+}
