@@ -15,6 +15,7 @@ use crate::engine::config::read_json;
 
 /// A header larger than this is no safetensors file.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// The header's length stands before it.
 const HEADER_LENGTH_BYTES: u64 = 8;
 
 /// Name, type and shape of a tensor.
@@ -171,7 +172,7 @@ fn read_header(path: &Path) -> Result<Vec<Place>, EngineError> {
     let complain = |complaint: String| EngineError::Tensors { path: path.to_owned(), complaint };
     let mut file = File::open(path).map_err(EngineError::file("open", path))?;
     let file_bytes = file.metadata().map_err(EngineError::file("read", path))?.len();
-    let mut length = [0; HEADER_LENGTH_BYTES as usize];
+    let mut length = [0; 8];
     file.read_exact(&mut length).map_err(EngineError::file("read", path))?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > MAX_HEADER_BYTES.min(file_bytes) {

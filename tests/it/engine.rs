@@ -1,6 +1,6 @@
 //! The embedded engine as its clients see it: a dummy model, served in this process on free ports.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,32 +15,32 @@ use benchrun::kserve::{
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-const MAX_SEQ_LEN: usize = 2048;
+const MAX_SEQ_LEN: usize = 4096;
 /// A hung test fails instead of waiting for ever.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// A built engine, made once for all tests.
 fn engine_folder() -> &'static Path {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = dummy::default_config();
-        for (key, value) in [("hidden_size", 32), ("intermediate_size", 48), ("num_hidden_layers", 2)] {
-            config[key] = value.into();
-        }
-        let (model, checkpoint) = (folder.path().join("model"), folder.path().join("checkpoint"));
-        dummy::write_model(&model, Some(&config), 7).unwrap();
-        quantize(&model, &checkpoint, Precision::Fp32).unwrap();
-        let options = BuildOptions { max_batch_size: 2, max_seq_len: MAX_SEQ_LEN };
-        build(&checkpoint, &folder.path().join("engine"), options).unwrap();
-        folder
-    });
-    static ENGINE: OnceLock<std::path::PathBuf> = OnceLock::new();
-    ENGINE.get_or_init(|| folder.path().join("engine"))
+    static MADE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    &MADE.get_or_init(|| make_engine().unwrap()).1
+}
+
+fn make_engine() -> anyhow::Result<(TempDir, PathBuf)> {
+    let folder = tempfile::tempdir()?;
+    let mut config = dummy::default_config();
+    for (key, value) in [("hidden_size", 32), ("intermediate_size", 48), ("num_hidden_layers", 2)] {
+        config[key] = value.into();
+    }
+    let [model, checkpoint, engine] = ["model", "checkpoint", "engine"].map(|name| folder.path().join(name));
+    dummy::write_model(&model, Some(&config), 7)?;
+    quantize(&model, &checkpoint, Precision::Fp32)?;
+    build(&checkpoint, &engine, BuildOptions { max_batch_size: 2, max_seq_len: MAX_SEQ_LEN })?;
+    Ok((folder, engine))
 }
 
 struct Server {
@@ -204,7 +204,7 @@ async fn openai_mistakes_are_answered_with_numbers() {
     let (status, answer) = server.post_json("/v1/completions", &long).await;
     assert_eq!(status, 400);
     let message = answer["error"]["message"].as_str().unwrap();
-    assert!(message.contains("2048 tokens to generate") && message.contains("at most 2048"), "{message}");
+    assert!(message.contains("4096 tokens to generate") && message.contains("at most 4096"), "{message}");
 
     long["model"] = "other".into();
     assert_eq!(server.post("/v1/completions", &long).await.0, 404);
@@ -237,10 +237,10 @@ async fn requests_beyond_the_batch_wait_in_order_and_a_hang_up_frees_the_place()
         body["stream"] = true.into();
         server.http.post(server.url("/v1/completions")).json(&body).send()
     };
-    let first = begin(1900).await.unwrap();
-    let second = begin(1900).await.unwrap();
+    let first = begin(4000).await.unwrap();
+    let second = begin(4000).await.unwrap();
     server.wait_for_metric("requests_running", 2).await;
-    let third = begin(1900).await.unwrap();
+    let third = begin(4000).await.unwrap();
     server.wait_for_metric("requests_waiting", 1).await;
     let fourth = begin(2).await.unwrap();
     server.wait_for_metric("requests_waiting", 2).await;
@@ -406,7 +406,7 @@ async fn grpc_errors_leave_the_stream_alive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_answers_and_frees_the_ports() {
     let server = Server::start().await;
-    let mut body = completion(1900);
+    let mut body = completion(4000);
     body["stream"] = true.into();
     let mut answer = server.http.post(server.url("/v1/completions")).json(&body).send().await.unwrap();
     assert!(answer.chunk().await.unwrap().is_some());
