@@ -123,7 +123,7 @@ impl NarrowMatrix {
         Tensor::cat(&products, 1)
     }
 
-    #[expect(clippy::inline_always, reason = "part of what `dispatch` compiles for each instruction set")]
+    #[expect(clippy::inline_always, reason = "as for `with_simd`")]
     #[inline(always)]
     fn widen(&self, row: usize, floats: &mut [f32]) {
         let range = row * self.columns..(row + 1) * self.columns;
@@ -153,6 +153,7 @@ struct RowsTimes<'a> {
 impl WithSimd for RowsTimes<'_> {
     type Output = ();
 
+    #[expect(clippy::inline_always, reason = "`dispatch` inlines it to compile it for each instruction set")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let columns = self.matrix.columns;
@@ -176,13 +177,14 @@ struct WidenRow<'a> {
 impl WithSimd for WidenRow<'_> {
     type Output = ();
 
+    #[expect(clippy::inline_always, reason = "`dispatch` inlines it to compile it for each instruction set")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         self.matrix.widen(self.row, self.floats);
     }
 }
 
-#[expect(clippy::inline_always, reason = "part of what `dispatch` compiles for each instruction set")]
+#[expect(clippy::inline_always, reason = "as for `with_simd`")]
 #[inline(always)]
 fn dot<S: Simd>(simd: S, left: &[f32], right: &[f32]) -> f32 {
     let (left, left_rest) = S::as_simd_f32s(left);

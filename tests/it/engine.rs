@@ -1,5 +1,7 @@
 //! The embedded engine as its clients see it: a dummy model, served in this process on free ports.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
