@@ -20,6 +20,7 @@ pub enum Family {
 
 /// What the forward pass needs of `config.json`; names and defaults are those of Hugging Face transformers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields are those of config.json")]
 pub struct ModelConfig {
     pub model_type: Family,
     pub vocab_size: usize,

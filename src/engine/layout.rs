@@ -73,6 +73,6 @@ fn part(name: &str, prefix: &str, sources: &[(&str, usize)], columns: Option<usi
     Part { name: name.to_owned(), sources, columns }
 }
 
-fn zip<'a>(names: [&'a str; 3], rows: [usize; 3]) -> Vec<(&'a str, usize)> {
+fn zip(names: [&str; 3], rows: [usize; 3]) -> Vec<(&str, usize)> {
     names.into_iter().zip(rows).collect()
 }

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 
@@ -17,8 +18,8 @@ const FEW_ROWS: usize = 8;
 const PANEL_ROWS: usize = 512;
 /// Rows that one parallel task takes in a small product.
 const TASK_ROWS: usize = 64;
-/// Lanes that are added up independently, so that the compiler can use the widest instructions.
-const LANES: usize = 32;
+/// Vector sums that grow independently: one would wait for its own last addition.
+const UNROLL: usize = 4;
 
 /// A matrix of `rows` output channels, kept in its stored precision and widened inside the product.
 pub(crate) enum Matrix {
@@ -102,24 +103,10 @@ impl NarrowMatrix {
         let floats = &floats[layout.start_offset()..][..count * self.columns];
         let mut transposed = vec![0.0; self.rows * count];
         transposed.par_chunks_mut(TASK_ROWS * count).enumerate().for_each(|(task, results)| {
-            pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || self.rows_times(floats, count, task * TASK_ROWS, results),
-            );
+            let first_row = task * TASK_ROWS;
+            pulp::Arch::new().dispatch(RowsTimes { matrix: self, first_row, activations: floats, count, results });
         });
         Tensor::from_vec(transposed, (self.rows, count), &Device::Cpu)?.t()?.contiguous()
-    }
-
-    /// Inlined into `dispatch`, where the compiler may use the instructions that the processor was found to have.
-    #[inline(always)]
-    fn rows_times(&self, activations: &[f32], count: usize, first_row: usize, results: &mut [f32]) {
-        let mut row = vec![0.0; self.columns];
-        for (offset, results) in results.chunks_exact_mut(count).enumerate() {
-            self.widen(first_row + offset, &mut row);
-            for (result, activations) in results.iter_mut().zip(activations.chunks_exact(self.columns)) {
-                *result = dot(&row, activations);
-            }
-        }
     }
 
     fn product_by_panels(&self, activations: &Tensor) -> candle_core::Result<Tensor> {
@@ -128,10 +115,7 @@ impl NarrowMatrix {
             let rows = PANEL_ROWS.min(self.rows - first);
             let mut panel = vec![0.0; rows * self.columns];
             panel.par_chunks_exact_mut(self.columns).enumerate().for_each(|(offset, row)| {
-                pulp::Arch::new().dispatch(
-                    #[inline(always)]
-                    || self.widen(first + offset, row),
-                );
+                pulp::Arch::new().dispatch(WidenRow { matrix: self, row: first + offset, floats: row });
             });
             let panel = Tensor::from_vec(panel, (rows, self.columns), &Device::Cpu)?;
             products.push(activations.matmul(&panel.t()?)?);
@@ -139,6 +123,7 @@ impl NarrowMatrix {
         Tensor::cat(&products, 1)
     }
 
+    #[expect(clippy::inline_always, reason = "as for `with_simd`")]
     #[inline(always)]
     fn widen(&self, row: usize, floats: &mut [f32]) {
         let range = row * self.columns..(row + 1) * self.columns;
@@ -154,18 +139,70 @@ impl NarrowMatrix {
     }
 }
 
-#[inline(always)]
-fn dot(left: &[f32], right: &[f32]) -> f32 {
-    let (left, left_rest) = left.as_chunks::<LANES>();
-    let (right, right_rest) = right.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for (left, right) in left.iter().zip(right) {
-        for lane in 0..LANES {
-            sums[lane] += left[lane] * right[lane];
+/// A few products of some rows; `dispatch` compiles it for each instruction set and picks one at run time.
+struct RowsTimes<'a> {
+    matrix: &'a NarrowMatrix,
+    first_row: usize,
+    activations: &'a [f32],
+    /// Rows of `activations`.
+    count: usize,
+    /// For each matrix row, one product with each row of `activations`.
+    results: &'a mut [f32],
+}
+
+impl WithSimd for RowsTimes<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "`dispatch` inlines it to compile it for each instruction set")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let columns = self.matrix.columns;
+        let mut row = vec![0.0; columns];
+        for (offset, results) in self.results.chunks_exact_mut(self.count).enumerate() {
+            self.matrix.widen(self.first_row + offset, &mut row);
+            for (result, activations) in results.iter_mut().zip(self.activations.chunks_exact(columns)) {
+                *result = dot(simd, &row, activations);
+            }
         }
     }
+}
+
+/// One row as floats, compiled like [`RowsTimes`].
+struct WidenRow<'a> {
+    matrix: &'a NarrowMatrix,
+    row: usize,
+    floats: &'a mut [f32],
+}
+
+impl WithSimd for WidenRow<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "`dispatch` inlines it to compile it for each instruction set")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.matrix.widen(self.row, self.floats);
+    }
+}
+
+#[expect(clippy::inline_always, reason = "as for `with_simd`")]
+#[inline(always)]
+fn dot<S: Simd>(simd: S, left: &[f32], right: &[f32]) -> f32 {
+    let (left, left_rest) = S::as_simd_f32s(left);
+    let (right, right_rest) = S::as_simd_f32s(right);
+    let (left_blocks, left) = left.as_chunks::<UNROLL>();
+    let (right_blocks, right) = right.as_chunks::<UNROLL>();
+    let mut sums = [simd.splat_f32s(0.0); UNROLL];
+    for (left, right) in left_blocks.iter().zip(right_blocks) {
+        for lane in 0..UNROLL {
+            sums[lane] = simd.mul_add_f32s(left[lane], right[lane], sums[lane]);
+        }
+    }
+    for (left, right) in left.iter().zip(right) {
+        sums[0] = simd.mul_add_f32s(*left, *right, sums[0]);
+    }
+    let sum = sums.into_iter().reduce(|left, right| simd.add_f32s(left, right));
     let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
-    sums.iter().sum::<f32>() + rest
+    rest + sum.map_or(0.0, |sum| simd.reduce_sum_f32s(sum))
 }
 
 #[cfg(test)]

@@ -1,4 +1,18 @@
-//! The embedded CPU engine: quantize, build, serve.
+//! The embedded CPU engine: models of the Qwen2 and Llama families, quantized, built and served on this machine.
+//!
+//! ```text
+//! Hugging Face folder ─quantize→ the same in another precision ─build→ engine folder ─serve→ OpenAI HTTP, Triton HTTP and gRPC
+//! ```
+//!
+//! - On disk: [`quantize`], [`build`]; `tensors` reads and writes safetensors, `layout` and `weights` know the names.
+//! - Computing: `matrix` (products in the stored precision), `model` (the forward pass), `sample`.
+//! - Serving: `scheduler` (continuous batching on the model's thread), `service` (what protocols share), `openai`,
+//!   `triton_http`, `triton_grpc`, [`serve`].
+//!
+//! Answers come as one chunk for each generated token; its text is empty when the token is special, or only a part of
+//! a character, whose text comes with the token that completes it.
+//!
+//! **Invariant:** nothing here knows of manifests, plans or recipes; to the runner this is a server like any other.
 
 mod build;
 mod chat;
@@ -17,6 +31,8 @@ mod scheduler;
 mod serve;
 mod service;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod text;
 mod triton;
 mod triton_grpc;

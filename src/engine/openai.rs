@@ -105,7 +105,7 @@ async fn answer(service: &Arc<Service>, route: Route, body: &[u8]) -> Result<Res
         Route::Completions => json!({"text": whole.text}),
         Route::Chat => json!({"message": {"role": "assistant", "content": whole.text}}),
     };
-    Ok(Json(head.object(head.whole_kind(), vec![choice(content, Some(whole.finish))], Some(usage))).into_response())
+    Ok(Json(head.object(head.whole_kind(), &[choice(content, Some(whole.finish))], Some(usage))).into_response())
 }
 
 impl Body {
@@ -203,7 +203,7 @@ impl Head {
         }
     }
 
-    fn object(&self, kind: &str, choices: Vec<Value>, usage: Option<Value>) -> Value {
+    fn object(&self, kind: &str, choices: &[Value], usage: Option<Value>) -> Value {
         let mut object = json!({
             "id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices,
         });
@@ -258,7 +258,7 @@ impl ChunkEvents {
     /// A chat begins with the role, which is no token.
     fn first(&self) -> Option<Event> {
         let role = json!({"delta": {"role": "assistant", "content": ""}});
-        (self.head.route == Route::Chat).then(|| self.event(vec![choice(role, None)]))
+        (self.head.route == Route::Chat).then(|| self.event(choice(role, None)))
     }
 
     /// `None` is the end of the stream.
@@ -271,7 +271,7 @@ impl ChunkEvents {
                     Route::Completions => json!({"text": chunk.text}),
                     Route::Chat => json!({"delta": {"content": chunk.text}}),
                 };
-                vec![self.event(vec![choice(content, chunk.finish)])]
+                vec![self.event(choice(content, chunk.finish))]
             }
             Some(Err(message)) => vec![data(&Failure::internal(message).body())],
             None if self.ended => self.closing(),
@@ -285,12 +285,12 @@ impl ChunkEvents {
             return vec![done];
         }
         let usage = usage(self.prompt_tokens, self.tokens);
-        vec![data(&self.head.object(self.head.chunk_kind(), Vec::new(), Some(usage))), done]
+        vec![data(&self.head.object(self.head.chunk_kind(), &[], Some(usage))), done]
     }
 
-    fn event(&self, choices: Vec<Value>) -> Event {
+    fn event(&self, choice: Value) -> Event {
         let usage = self.with_usage.then_some(Value::Null);
-        data(&self.head.object(self.head.chunk_kind(), choices, usage))
+        data(&self.head.object(self.head.chunk_kind(), &[choice], usage))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::metrics::Metrics;
@@ -85,11 +85,8 @@ impl Scheduler {
                 let Some(job) = jobs.blocking_recv() else { return };
                 waiting.push_back(job);
             }
-            loop {
-                match jobs.try_recv() {
-                    Ok(job) => waiting.push_back(job),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(job) = jobs.try_recv() {
+                waiting.push_back(job);
             }
             self.forget_abandoned(&mut batch, &mut waiting);
             while batch.len() < self.max_batch_size

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 
@@ -16,6 +15,7 @@ use crate::engine::config::read_json;
 
 /// A header larger than this is no safetensors file.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// The header's length stands before it.
 const HEADER_LENGTH_BYTES: u64 = 8;
 
 /// Name, type and shape of a tensor.
@@ -172,23 +172,27 @@ fn read_header(path: &Path) -> Result<Vec<Place>, EngineError> {
     let complain = |complaint: String| EngineError::Tensors { path: path.to_owned(), complaint };
     let mut file = File::open(path).map_err(EngineError::file("open", path))?;
     let file_bytes = file.metadata().map_err(EngineError::file("read", path))?.len();
-    let mut length = [0; HEADER_LENGTH_BYTES as usize];
+    let mut length = [0; 8];
     file.read_exact(&mut length).map_err(EngineError::file("read", path))?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > MAX_HEADER_BYTES.min(file_bytes) {
         return Err(complain("no safetensors header".to_owned()));
     }
-    let mut header = length.to_vec();
+    let mut header = Vec::new();
     file.take(header_bytes).read_to_end(&mut header).map_err(EngineError::file("read", path))?;
-    let (_, metadata) = SafeTensors::read_metadata(&header).map_err(|e| complain(e.to_string()))?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| complain(e.to_string()))?;
     let data_start = HEADER_LENGTH_BYTES + header_bytes;
     let mut places = Vec::new();
     for (name, info) in metadata.tensors() {
         let (start, end) = info.data_offsets;
-        if data_start + end as u64 > file_bytes {
+        let outline = Outline { name, dtype: info.dtype, shape: info.shape.clone() };
+        let name = &outline.name;
+        if end.checked_sub(start) != Some(outline.bytes()) {
+            return Err(complain(format!("tensor `{name}` has not the bytes of its shape")));
+        }
+        if data_start.saturating_add(end as u64) > file_bytes {
             return Err(complain(format!("cut short: tensor `{name}` ends after the file")));
         }
-        let outline = Outline { name, dtype: info.dtype, shape: info.shape.clone() };
         places.push(Place { file: path.to_owned(), outline, start: data_start + start as u64 });
     }
     Ok(places)

@@ -79,9 +79,9 @@ pub(crate) struct Layout {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Output {
     pub(crate) text: String,
-    pub(crate) input_tokens: Option<usize>,
+    pub(crate) prompt_tokens: Option<usize>,
     /// Of this response: 1 in a stream, all of them in a whole answer.
-    pub(crate) output_tokens: Option<usize>,
+    pub(crate) generated_tokens: Option<usize>,
 }
 
 impl Inference {
@@ -135,8 +135,8 @@ impl Layout {
     fn output(&self, text: String, tokens: usize) -> Output {
         Output {
             text,
-            input_tokens: self.with_input_count.then_some(self.prompt_tokens),
-            output_tokens: self.with_output_count.then_some(tokens),
+            prompt_tokens: self.with_input_count.then_some(self.prompt_tokens),
+            generated_tokens: self.with_output_count.then_some(tokens),
         }
     }
 }
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn only_a_whole_answer_repeats_the_prompt() {
         let whole = read(&json!({"text_input": "ab", "max_tokens": 1, "return_num_output_tokens": true})).unwrap();
-        let expected = Output { text: "abc".to_owned(), input_tokens: None, output_tokens: Some(4) };
+        let expected = Output { text: "abc".to_owned(), prompt_tokens: None, generated_tokens: Some(4) };
         assert_eq!(whole.layout.whole("c", 4), expected);
         let excluded = read(&json!({"text_input": "ab", "max_tokens": 1, "exclude_input_in_output": true})).unwrap();
         assert_eq!(excluded.layout.whole("c", 4).text, "c");

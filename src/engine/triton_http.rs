@@ -140,7 +140,7 @@ fn data(json: &Value) -> Event {
 fn response(model: &str, output: Output) -> Value {
     let mut response = json!({"model_name": model, "model_version": VERSION});
     response[TEXT_OUTPUT] = output.text.into();
-    for (name, count) in [(NUM_INPUT_TOKENS, output.input_tokens), (NUM_OUTPUT_TOKENS, output.output_tokens)] {
+    for (name, count) in [(NUM_INPUT_TOKENS, output.prompt_tokens), (NUM_OUTPUT_TOKENS, output.generated_tokens)] {
         if let Some(count) = count {
             response[name] = count.into();
         }

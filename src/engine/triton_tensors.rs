@@ -136,7 +136,7 @@ impl Envelope {
         let mut response = self.empty(is_final);
         let length = u32::try_from(output.text.len()).unwrap_or(u32::MAX).to_le_bytes();
         self.add(&mut response, TEXT_OUTPUT, "BYTES", [&length, output.text.as_bytes()].concat());
-        for (name, count) in [(NUM_INPUT_TOKENS, output.input_tokens), (NUM_OUTPUT_TOKENS, output.output_tokens)] {
+        for (name, count) in [(NUM_INPUT_TOKENS, output.prompt_tokens), (NUM_OUTPUT_TOKENS, output.generated_tokens)] {
             if let Some(count) = count {
                 let count = i32::try_from(count).unwrap_or(i32::MAX);
                 self.add(&mut response, name, "INT32", count.to_le_bytes().to_vec());

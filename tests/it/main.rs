@@ -1,5 +1,6 @@
 //! One test binary: a module per topic.
 
+mod engine;
 mod hub;
 mod kserve_code;
 mod load;
