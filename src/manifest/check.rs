@@ -2,11 +2,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::manifest::problem::{KeyPath, Location, Segment, closest, did_you_mean, listed};
 use crate::manifest::rule::{Kind, Rule, Variant};
-use crate::manifest::tree::{Complaint, Entry, Finding, Node, Value};
+use crate::manifest::tree::{Complaint, Entry, Finding, MOST_FINDINGS, Node, Value};
 use crate::manifest::words::{expected, found, remedy, right_form, shown};
-
-/// After this many mistakes the rest is not looked at: nobody reads it, and a file made for that could take minutes.
-const MOST_FINDINGS: usize = 1000;
 
 /// Everything in a tree that its rule does not allow.
 pub(super) fn check(node: &Node, rule: &Rule, text: &str) -> Vec<Finding> {
@@ -32,6 +29,10 @@ impl Walker<'_> {
         self.findings.push(Finding { offset, path: self.path.clone(), complaint });
     }
 
+    fn is_full(&self) -> bool {
+        self.findings.len() >= MOST_FINDINGS
+    }
+
     fn within(&mut self, segment: Segment, work: impl FnOnce(&mut Self)) {
         self.path.push(segment);
         work(self);
@@ -39,7 +40,7 @@ impl Walker<'_> {
     }
 
     fn check(&mut self, node: &Node, rule: &Rule) {
-        if self.findings.len() >= MOST_FINDINGS {
+        if self.is_full() {
             return;
         }
         if let Value::Unreadable(complaint) = &node.value {
@@ -128,6 +129,9 @@ impl Walker<'_> {
     fn check_unique(&mut self, items: &[Node]) {
         let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
+            if self.is_full() {
+                return;
+            }
             if !seen.insert(identity(&item.value)) {
                 let complaint = Complaint::new(format!("{} is listed twice", found(&item.value)));
                 self.within(Segment::Index(index), |walker| walker.report(item.offset, complaint));
@@ -137,13 +141,17 @@ impl Walker<'_> {
 
     fn check_map(&mut self, node: &Node, rule: &Rule, entries: &[Entry]) {
         let entries = self.sound_entries(entries);
+        let known: Vec<&str> = rule.properties.keys().map(String::as_str).collect();
         let mut meant = Vec::new();
         for entry in &entries {
+            if self.is_full() {
+                return;
+            }
             match rule.property(&entry.key) {
                 Some(property) => {
                     self.within(Segment::Key(entry.key.clone()), |walker| walker.check(&entry.value, property));
                 }
-                None => meant.extend(self.unknown_key(entry, &entries, rule.properties.keys().map(String::as_str))),
+                None => meant.extend(self.unknown_key(entry, &known)),
             }
         }
         for key in &rule.required {
@@ -160,6 +168,9 @@ impl Walker<'_> {
         let mut first: HashMap<&str, usize> = HashMap::new();
         let mut sound = Vec::new();
         for entry in entries {
+            if self.is_full() {
+                break;
+            }
             let key = entry.key.as_str();
             let segment = || Segment::Key(key.to_owned());
             if let (Value::Unreadable(complaint), true) = (&entry.value.value, entry.value.offset == entry.key_offset) {
@@ -177,21 +188,13 @@ impl Walker<'_> {
     }
 
     /// Gives the key that was probably meant.
-    fn unknown_key<'k>(
-        &mut self,
-        entry: &Entry,
-        others: &[&Entry],
-        known: impl Iterator<Item = &'k str>,
-    ) -> Option<&'k str> {
-        let known: Vec<&str> = known.collect();
-        let absent: Vec<&'k str> =
-            known.iter().copied().filter(|key| !others.iter().any(|other| other.key == *key)).collect();
+    fn unknown_key<'k>(&mut self, entry: &Entry, known: &[&'k str]) -> Option<&'k str> {
         let complaint = Complaint::new(format!("unknown key `{}`", shown(&entry.key)));
-        let hint = did_you_mean(&entry.key, "keys", &known);
+        let hint = did_you_mean(&entry.key, "keys", known);
         self.within(Segment::Key(entry.key.clone()), |walker| {
             walker.report(entry.key_offset, complaint.with_hint(hint));
         });
-        closest(&entry.key, &absent)
+        closest(&entry.key, known)
     }
 
     fn missing_key(&mut self, node: &Node, rule: &Rule, key: &str) {
@@ -236,18 +239,22 @@ impl Walker<'_> {
 
     fn check_variants(&mut self, node: &Node, variants: &[Variant<'_>], entries: &[Entry]) {
         let entries = self.sound_entries(entries);
-        let known = || variants.iter().map(|variant| variant.key);
+        let known: Vec<&str> = variants.iter().map(|variant| variant.key).collect();
         let mut given = Vec::new();
         for entry in &entries {
+            if self.is_full() {
+                return;
+            }
             match variants.iter().find(|variant| variant.key == entry.key) {
                 Some(variant) => {
                     given.push(variant.key);
                     self.within(Segment::Key(entry.key.clone()), |walker| walker.check(&entry.value, variant.rule));
                 }
-                None => drop(self.unknown_key(entry, &entries, known())),
+                None => {
+                    self.unknown_key(entry, &known);
+                }
             }
         }
-        let known: Vec<&str> = known().collect();
         if entries.is_empty() {
             let complaint = Complaint::new(format!("expected exactly one of the keys {}", listed(&known)));
             self.report(node.offset, complaint);

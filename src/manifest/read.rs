@@ -9,7 +9,7 @@ use crate::manifest::check::check;
 use crate::manifest::problem::{KeyPath, Location, Problem, ReadError};
 use crate::manifest::rule::Rule;
 use crate::manifest::rules;
-use crate::manifest::tree::{Complaint, Finding, Node, Parsed, Value};
+use crate::manifest::tree::{Complaint, Finding, MOST_FINDINGS, Node, Parsed, Value};
 use crate::manifest::types::Manifest;
 use crate::manifest::{toml, yaml};
 
@@ -147,6 +147,7 @@ fn is_empty(root: &Node) -> bool {
 fn refused(source: &SourceText, findings: Vec<Finding>) -> ReadError {
     let problems = findings
         .into_iter()
+        .take(MOST_FINDINGS)
         .map(|finding| problem(Location::of(&source.text, finding.offset), finding.path, finding.complaint))
         .collect();
     ReadError::refused(source.file.clone(), problems)

@@ -1,7 +1,5 @@
 use std::ops::Range;
-use std::sync::LazyLock;
 
-use regex::Regex;
 use toml::Spanned;
 use toml::de::{DeFloat, DeTable, DeValue};
 
@@ -9,14 +7,11 @@ use crate::manifest::problem::{KeyPath, Location, Segment};
 use crate::manifest::tree::{Complaint, DEEPEST, Entry, Finding, Node, Parsed, Value};
 
 const DUPLICATE: &str = "duplicate key";
-/// Each duplicate key costs a pass over the text, and one mistake of syntax often makes others.
-const MOST_MISTAKES: usize = 20;
+/// Each repeated header costs a pass over the text, and one mistake of syntax often makes others.
+const MOST_MISTAKES: usize = 10;
 
 /// Reads TOML 1.1. Repeated keys are findings beside the tree; other mistakes of syntax leave no tree worth checking.
 pub(super) fn parse(text: &str) -> Result<Parsed, Vec<Finding>> {
-    if let Some(offset) = long_dotted_key(text) {
-        return Err(vec![too_deep(offset)]);
-    }
     let (table, errors) = DeTable::parse_recoverable(text);
     let (duplicates, mistakes): (Vec<_>, Vec<_>) = errors.iter().partition(|error| error.message() == DUPLICATE);
     if !mistakes.is_empty() {
@@ -31,16 +26,6 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Vec<Finding>> {
     let root = Node { offset: 0, value: map(table.get_ref(), 0).map_err(|finding| vec![finding])? };
     let findings = duplicates.iter().take(MOST_MISTAKES).map(|error| duplicate(text, &root, error.span())).collect();
     Ok(Parsed { root, findings })
-}
-
-/// The parser bounds the depth of inline tables and arrays, but not that of keys like `a.a.a.a`.
-fn long_dotted_key(text: &str) -> Option<usize> {
-    static LONG: LazyLock<Regex> = LazyLock::new(|| {
-        let part = r#"(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"#;
-        let pattern = format!(r"(?:{part}[ \t]*\.[ \t]*){{{DEEPEST}}}{part}");
-        Regex::new(&pattern).expect("the pattern is a constant")
-    });
-    LONG.find(text).map(|key| key.start())
 }
 
 fn start(span: Option<Range<usize>>) -> usize {
@@ -90,11 +75,14 @@ fn duplicate(text: &str, root: &Node, span: Option<Range<usize>>) -> Finding {
     let span = span.unwrap_or(0..0);
     let key = text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
     let mut search = Search { key, before: span.start, path: KeyPath::default(), found: None };
-    search.walk(root);
-    // A repeated header takes the place of the first one in the tree; the text above it still has the first.
     let line_start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
-    if let Ok(value) = map(DeTable::parse_recoverable(&text[..line_start]).0.get_ref(), 0) {
-        search.walk(&Node { offset: 0, value });
+    if text[line_start..].trim_start().starts_with('[') {
+        // A repeated header takes the place of the first one in the tree; the text above it still has the first.
+        if let Ok(value) = map(DeTable::parse_recoverable(&text[..line_start]).0.get_ref(), 0) {
+            search.walk(&Node { offset: 0, value });
+        }
+    } else {
+        search.walk(root);
     }
     match search.found {
         Some((first, path)) => {

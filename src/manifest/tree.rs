@@ -5,6 +5,9 @@ use crate::manifest::problem::{KeyPath, Segment};
 /// The depth of lists and maps in each other that is read. Everything that walks the tree recurses this deep at most.
 pub(super) const DEEPEST: usize = 64;
 
+/// After this many mistakes the rest is not looked at: nobody reads it, and a file made for that could take minutes.
+pub(super) const MOST_FINDINGS: usize = 1000;
+
 /// A value as YAML or TOML has it, with its place. Nothing is lost: repeated keys are kept, so that they can be reported.
 #[derive(Clone, Debug)]
 pub(super) struct Node {

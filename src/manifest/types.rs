@@ -371,6 +371,7 @@ pub struct Duration(
 impl Duration {
     /// The time it stands for; the schema lets nothing else in.
     #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "the reader lets nothing else in")]
     pub fn as_std(&self) -> std::time::Duration {
         humantime::parse_duration(&self.0).expect("the schema's pattern is a subset of what humantime reads")
     }

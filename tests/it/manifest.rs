@@ -362,6 +362,19 @@ fn files_that_are_no_manifests() {
 }
 
 #[test]
+fn every_duration_that_is_accepted_is_a_time() {
+    let milliseconds = |duration: &str| {
+        let text = YAML.replace("requests: 4", &format!("duration: {duration}"));
+        let phase = yaml(&text).unwrap().value.benchmarks["smoke"].clone();
+        phase.duration.unwrap().as_std().as_millis()
+    };
+    assert_eq!(milliseconds("250ms"), 250);
+    assert_eq!(milliseconds("1h 30m"), 5_400_000);
+    let longest = ["999999999d"; 5].join(" ");
+    assert_eq!(milliseconds(&longest), 5 * 999_999_999 * 86_400_000);
+}
+
+#[test]
 fn long_axes_are_read() {
     let axis = (1..=1000).map(|value| value.to_string()).collect::<Vec<_>>().join(", ");
     let text = YAML.replace("isl: [16]", &format!("isl: [{axis}]\n    other: [{axis}]\n    third: [{axis}]"));
@@ -393,7 +406,8 @@ fn mutated(text: &'static str) -> impl Strategy<Value = String> {
         (0..count).prop_map({
             let lines = lines.clone();
             move |gone| {
-                lines.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, line)| format!("{line}\n")).collect()
+                let kept = lines.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, line)| *line);
+                kept.collect::<Vec<_>>().join("\n")
             }
         }),
         (0..count, 0..count).prop_map(move |(first, second)| {

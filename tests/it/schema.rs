@@ -8,6 +8,16 @@ const FULL: &str = include_str!("fixtures/full.yaml");
 const FULL_TOML: &str = include_str!("fixtures/full.toml");
 
 #[test]
+fn the_schema_tells_editors_what_a_key_is() {
+    let schema = json_schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!((&schema["title"], schema.get("$id")), (&json!("Manifest"), None));
+    assert_eq!(schema["properties"]["name"]["description"], "The sweep's name: the folder of its runs.");
+    assert_eq!(schema["$defs"]["Phase"]["properties"]["rounds"]["maximum"], 1000);
+    assert!(!schema.to_string().contains("\"null\""), "an optional key is left out, not null");
+}
+
+#[test]
 fn yaml_and_toml_give_equal_values_in_equal_order() {
     let yaml = read_text("full.yaml", FULL, Format::Yaml).unwrap();
     let toml = read_text("full.toml", FULL_TOML, Format::Toml).unwrap();
