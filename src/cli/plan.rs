@@ -83,9 +83,9 @@ fn text(plan: &Plan) -> String {
     text
 }
 
-/// The load points of a server, those in the same state together.
+/// The load points of a server, those of one phase in the same state together.
 fn write_points(text: &mut String, plan: &Plan, server: usize) {
-    let mut groups: Vec<(String, String)> = Vec::new();
+    let mut groups: Vec<(String, String, String)> = Vec::new();
     for (_, point) in plan.points_of(server) {
         let state = match &point.state {
             PointState::Planned { state, .. } => state_text(state),
@@ -93,17 +93,17 @@ fn write_points(text: &mut String, plan: &Plan, server: usize) {
             PointState::Excluded { because } => format!("excluded: {because}"),
             PointState::NotChosen => continue,
         };
-        let name = format!("{} {} {}", plan.cells[point.cell].id, point.load.phase, point.name);
+        let phase = format!("{} {}", plan.cells[point.cell].id, point.load.phase);
         match groups.last_mut() {
-            Some((names, last)) if *last == state => {
-                names.push_str(", ");
-                names.push_str(&name);
+            Some((last_phase, names, last_state)) if *last_phase == phase && *last_state == state => {
+                names.push(' ');
+                names.push_str(&point.name);
             }
-            _ => groups.push((name, state)),
+            _ => groups.push((phase, point.name.clone(), state)),
         }
     }
-    for (names, state) in groups {
-        let _ = writeln!(text, "    {names}  {state}");
+    for (phase, names, state) in groups {
+        let _ = writeln!(text, "    {phase} {names}  {state}");
     }
 }
 

@@ -139,7 +139,7 @@ impl Default for Runtime {
 }
 
 /// Directly on this machine.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostRuntime {
     /// Environment variables for every command and server.
@@ -148,6 +148,12 @@ pub struct HostRuntime {
     /// The address that servers listen on.
     #[serde(default = "loopback", skip_serializing_if = "is_loopback")]
     pub listen: String,
+}
+
+impl Default for HostRuntime {
+    fn default() -> Self {
+        Self { env: IndexMap::new(), listen: loopback() }
+    }
 }
 
 fn loopback() -> String {

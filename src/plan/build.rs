@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -114,7 +114,8 @@ fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
         .collect()
 }
 
-type PartMemo = HashMap<(Part, usize, Vec<Option<Scalar>>), usize>;
+/// By part, the steps before it and the values that it looks up.
+type PartMemo = HashMap<(Part, Vec<usize>, Vec<Option<Scalar>>), usize>;
 
 struct Planner<'a> {
     inputs: &'a Inputs<'a>,
@@ -263,8 +264,7 @@ impl<'a> Planner<'a> {
     fn part(&mut self, part: Part, chain: &[usize], model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
         let before = chain[chain.len() - 1];
         let used: Vec<Option<Scalar>> = self.part_names[&part].iter().map(|name| self.lookup(name, values)).collect();
-        // The steps before a part follow from the one before it and, through it, from its own inputs.
-        let memo_key = (part, before, used);
+        let memo_key = (part, chain.to_vec(), used);
         if let Some(&step) = self.parts.get(&memo_key) {
             return Ok(step);
         }
@@ -285,7 +285,7 @@ impl<'a> Planner<'a> {
                     ..Material::new(kind)
                 };
                 let (key, material) = material.keyed();
-                let label = label(kind, model, &values.used_by(self.inputs.recipe, part), chain, &self.steps);
+                let label = label(kind, model, values, chain, &self.steps, self.inputs.recipe.used(part));
                 let inputs = inputs.into_values().collect();
                 self.step(kind, label, key, material, chain.to_vec(), inputs, model, values)
             }
@@ -344,18 +344,28 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// `build tiny-qwen2 int8_wo batch_size=4`: the kind, the step before it, and the values that are new in this one.
-fn label(kind: StepKind, model: &str, used: &BTreeMap<String, Scalar>, chain: &[usize], steps: &[Step]) -> String {
-    let inherited = chain.last().map(|&step| steps[step].label.as_str()).unwrap_or_default();
-    let mut words = match inherited.split_once(' ') {
-        Some((_, words)) => words.to_owned(),
-        None => model.to_owned(),
-    };
-    for (name, value) in used.iter().filter(|(name, _)| *name != "model" && !name.starts_with("quant.")) {
-        let word = if name == "precision" { value.to_string() } else { format!("{name}={value}") };
-        if !words.split(' ').any(|known| known == word) {
-            words = format!("{words} {word}");
+/// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps before it, and the axes that it looks up itself.
+fn label(
+    kind: StepKind,
+    model: &str,
+    values: &Values,
+    chain: &[usize],
+    steps: &[Step],
+    used: &BTreeSet<String>,
+) -> String {
+    let mut words: Vec<String> = vec![model.to_owned()];
+    let inherited = chain.iter().filter_map(|&step| steps[step].label.split_once(' '));
+    // A model's name may hold spaces.
+    let inherited = inherited.filter_map(|(_, rest)| rest.strip_prefix(model)).flat_map(|rest| rest.split_whitespace());
+    let own = used.iter().filter_map(|name| {
+        let name = if name == "quant" { "precision" } else { name };
+        let value = values.axis(name).filter(|_| name != "model")?;
+        Some(if name == "precision" { value.to_string() } else { format!("{name}={value}") })
+    });
+    for word in inherited.map(str::to_owned).chain(own) {
+        if !words.contains(&word) {
+            words.push(word);
         }
     }
-    format!("{} {words}", kind.name())
+    format!("{} {}", kind.name(), words.join(" "))
 }

@@ -22,7 +22,7 @@ pub struct Values {
 }
 
 /// Makes the values of each cell of a sweep.
-pub struct ValuesOf<'a> {
+pub(super) struct ValuesOf<'a> {
     recipe: &'a LoadedRecipe,
     axes: &'a [String],
     /// What all cells have in common.
@@ -32,7 +32,7 @@ pub struct ValuesOf<'a> {
 impl<'a> ValuesOf<'a> {
     /// Weakest first: what the phases need at most, the recipe's defaults, the manifest's settings; then each cell's axes.
     #[must_use]
-    pub fn new(manifest: &Manifest, recipe: &'a LoadedRecipe, axes: &'a [String]) -> Self {
+    pub(super) fn new(manifest: &Manifest, recipe: &'a LoadedRecipe, axes: &'a [String]) -> Self {
         let said = &recipe.recipe;
         let mut scalars: BTreeMap<String, Scalar> =
             BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
@@ -51,7 +51,7 @@ impl<'a> ValuesOf<'a> {
     }
 
     #[must_use]
-    pub fn cell(&self, cell: &Cell) -> Values {
+    pub(super) fn cell(&self, cell: &Cell) -> Values {
         let mut values = self.common.clone();
         for (axis, value) in self.axes.iter().zip(&cell.values) {
             values.scalars.insert(axis.clone(), value.clone());
