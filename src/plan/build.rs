@@ -285,8 +285,8 @@ impl<'a> Planner<'a> {
                     ..Material::new(kind)
                 };
                 let (key, material) = material.keyed();
-                let label = label(kind, model, values, chain, &self.steps, self.inputs.recipe.used(part));
-                let inputs = inputs.into_values().collect();
+                let inputs: Vec<usize> = inputs.into_values().collect();
+                let label = label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part));
                 self.step(kind, label, key, material, chain.to_vec(), inputs, model, values)
             }
         };
@@ -344,17 +344,17 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps before it, and the axes that it looks up itself.
+/// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, and the axes that it looks up itself.
 fn label(
     kind: StepKind,
     model: &str,
     values: &Values,
-    chain: &[usize],
+    inputs: &[usize],
     steps: &[Step],
     used: &BTreeSet<String>,
 ) -> String {
     let mut words: Vec<String> = vec![model.to_owned()];
-    let inherited = chain.iter().filter_map(|&step| steps[step].label.split_once(' '));
+    let inherited = inputs.iter().filter_map(|&step| steps[step].label.split_once(' '));
     // A model's name may hold spaces.
     let inherited = inherited.filter_map(|(_, rest)| rest.strip_prefix(model)).flat_map(|rest| rest.split_whitespace());
     let own = used.iter().filter_map(|name| {
