@@ -25,6 +25,9 @@ pub(super) enum Failure {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Found before anything was sent.
+    #[error("cannot use the prompts")]
+    Prompts(#[source] LoadError),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
     #[error("cannot start the runtime")]
@@ -42,7 +45,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Prepare(_) | Self::Refused(_) => Exit::Refused,
+            Self::Prepare(_) | Self::Prompts(_) | Self::Refused(_) => Exit::Refused,
             Self::Run(_) | Self::Store(_) | Self::Report(_) | Self::Engine(_) | Self::Load(_) | Self::File { .. } | Self::Dummy { .. } => {
                 Exit::Failed
             }
@@ -67,6 +70,7 @@ impl Failure {
             | Self::Report(_)
             | Self::Engine(_)
             | Self::Load(_)
+            | Self::Prompts(_)
             | Self::Stdout(_)
             | Self::Runtime(_)
             | Self::File { .. }

@@ -9,6 +9,7 @@ use crate::matrix::{MatrixError, OnlyError};
 use crate::plan::PlanError;
 use crate::process::ProcessError;
 use crate::recipe::RecipeError;
+use crate::record::PointStatus;
 use crate::report::ReportError;
 use crate::spec::Protocol;
 use crate::store::StoreError;
@@ -137,6 +138,19 @@ impl StepError {
             text = format!("{text}\nhint: {hint}");
         }
         text
+    }
+
+    /// Whether this is no failure but the run being stopped.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::Store(StoreError::Interrupted { .. }))
+            || matches!(self, Self::Hub(source) if matches!(**source, HubError::Cancelled { .. }))
+    }
+
+    /// The status of a load point that this kept from being measured.
+    #[must_use]
+    pub fn point_status(&self) -> PointStatus {
+        if self.is_interruption() { PointStatus::Skipped } else { PointStatus::Failed }
     }
 
     fn hints(&self) -> Vec<String> {

@@ -239,12 +239,12 @@ impl<O: FnMut(&Stamped)> Task<O> {
             self.state.done(index);
             return Ok(false);
         };
-        let interrupted = matches!(error, StepError::Interrupted);
+        let interrupted = error.is_interruption();
         let reason = if interrupted { "interrupted".to_owned() } else { format!("{label} failed: {}", error.report()) };
         let mut lost = self.state.failed(index);
         lost.push(index);
         for lost in lost {
-            self.give_up(lost, if interrupted { PointStatus::Skipped } else { PointStatus::Failed }, &reason)?;
+            self.give_up(lost, error.point_status(), &reason)?;
         }
         if !interrupted {
             self.failures.push((label, error.report()));

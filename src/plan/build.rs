@@ -14,6 +14,7 @@ use crate::event::StepKind;
 use crate::manifest::{Manifest, Runtime};
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{LoadedRecipe, Part, RecipeError};
+use crate::spec::Protocol;
 
 /// All that a plan is made of.
 pub struct Inputs<'a> {
@@ -64,7 +65,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         warnings: Vec::new(),
     };
     explain(&mut plan, inputs.history);
-    settle(&mut plan);
+    settle(&mut plan, inputs.history);
     plan.warnings = warnings(&inputs);
     Ok(plan)
 }
@@ -97,7 +98,7 @@ fn explain(plan: &mut Plan, history: &History) {
 }
 
 /// A server has work to do exactly when one of its load points has, and another step only if something with work reads it.
-fn settle(plan: &mut Plan) {
+fn settle(plan: &mut Plan, history: &History) {
     let mut work: HashMap<usize, State> = HashMap::new();
     for point in plan.points.iter().filter(|point| point.has_work()) {
         if let (Some(server), PointState::Planned { state, .. }) = (plan.server_of(point), &point.state) {
@@ -114,7 +115,7 @@ fn settle(plan: &mut Plan) {
                 Some(state) if step.state == State::Run => step.state = state,
                 Some(_) => {}
             }
-        } else if step.state.has_work() && !needed.contains(&index) {
+        } else if step.state.has_work() && !needed.contains(&index) && !history.is_rerun(step.kind) {
             step.state = State::NotNeeded;
         }
         if step.state.has_work() {
@@ -194,7 +195,9 @@ impl<'a> Planner<'a> {
             },
         };
         self.add_points(index, &state, values, &model)?;
-        let values = axes.iter().map(|axis| values.get(axis).cloned()).collect();
+        // Without an axis, each phase has a length of its own.
+        let of_phase = |axis: &str| ["isl", "osl"].contains(&axis) && values.axis(axis).is_none();
+        let values = axes.iter().map(|axis| values.get(axis).filter(|_| !of_phase(axis)).cloned()).collect();
         Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
     }
 
@@ -286,7 +289,7 @@ impl<'a> Planner<'a> {
                 let Runtime::Host(host) = &manifest.runtime;
                 let programs = rendered.command.first().and_then(|name| self.inputs.programs.get_key_value(name));
                 let kind = part.step();
-                let material = Material {
+                let mut material = Material {
                     values: values.used_by(self.inputs.recipe, part),
                     rendered: Some(Canonical::of(&rendered)),
                     programs: programs.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
@@ -294,6 +297,14 @@ impl<'a> Planner<'a> {
                     inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
                     ..Material::new(kind)
                 };
+                if part == Part::Server {
+                    let context = values.with(&self.places);
+                    material.gpus = Some(self.inputs.recipe.gpus(&context)?);
+                    for protocol in Protocol::ALL {
+                        let endpoint = self.inputs.recipe.endpoint(protocol, &context)?;
+                        material.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
+                    }
+                }
                 let (key, material) = material.keyed();
                 let inputs: Vec<usize> = inputs.into_values().collect();
                 let label = label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part));

@@ -11,6 +11,8 @@ pub enum StoreError {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("interrupted while another run was making `{key}`")]
     Interrupted { key: StepKey },
+    #[error("`{}` holds something that is no run of benchrun", .path.display())]
+    NotARun { path: PathBuf },
     #[error("no run `{run}` under `{}`", .runs.display())]
     NoSuchRun { run: String, runs: PathBuf },
 }
@@ -31,6 +33,7 @@ impl StoreError {
                 _ => None,
             },
             Self::NoSuchRun { .. } => Some("`benchrun runs` lists them".to_owned()),
+            Self::NotARun { .. } => Some("give an empty folder".to_owned()),
             Self::Json { .. } | Self::Interrupted { .. } => None,
         }
     }

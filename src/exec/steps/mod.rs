@@ -70,6 +70,7 @@ pub(super) async fn run(
         }
         StepKind::Fetch => {
             let _shared = job.host.read().await;
+            let _in_all_runs = hold_host(Hold::Shared, cancel).await?;
             start()?;
             fetch::run(job, step, cancel).await
         }
@@ -108,10 +109,7 @@ impl Job {
     /// Where the outputs lie that a step may read.
     fn places(&self, step: &Step) -> Places {
         let roles = ["fetch", "quantize", "build", "render"];
-        let folder = |&index: &usize| {
-            let input = &self.prepared.plan.steps[index];
-            self.store.output(input.kind, &input.key).display().to_string()
-        };
+        let folder = |&index: &usize| self.prepared.output(&self.store, index).display().to_string();
         Places {
             folders: roles.into_iter().zip(step.chain.iter().map(folder)).collect(),
             host: self.host_runtime().listen.clone(),
