@@ -12,6 +12,7 @@ use crate::event::StepKind;
 use crate::exec::{self, Purpose, Request, RunOutcome, RunSettings};
 use crate::progress::{Progress, Terminal};
 use crate::report;
+use crate::store::{Hold, Store};
 
 pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
     let rerun = args.rerun.iter().map(|&kind| StepKind::from(kind)).collect();
@@ -27,11 +28,20 @@ pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Resul
     let cancel = CancellationToken::new();
     let outcome = block_on(async {
         let _signals = signals::listen(&cancel);
-        let prepared = exec::prepare(&request, &cancel).await?;
+        let Some(_in_use) = Store::of_home(&request.home).in_use(Hold::Shared)? else {
+            return Err(Failure::Refused("`benchrun store gc` is at work on this store; try again when it is done".to_owned()));
+        };
+        let prepared = tokio::select! {
+            prepared = exec::prepare(&request, &cancel) => prepared?,
+            () = cancel.cancelled() => return Ok(None),
+        };
         let mut progress = Progress::new(terminal());
-        Ok::<_, Failure>(exec::run(prepared, &settings, |event| progress.show(event), &cancel).await?)
+        Ok(Some(exec::run(prepared, &settings, |event| progress.show(event), &cancel).await?))
     })??;
-    report_to(&outcome, output)
+    match outcome {
+        Some(outcome) => report_to(&outcome, output),
+        None => Ok(Exit::Interrupted),
+    }
 }
 
 fn terminal() -> Terminal {

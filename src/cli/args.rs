@@ -152,17 +152,17 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     pub exact: bool,
     /// Measured requests of each load point; all prompts once, and at least the concurrency, if absent.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub requests: Option<u64>,
     /// Requests before the measured ones; the concurrency if absent.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub warmup_requests: Option<u64>,
     /// The seed of synthetic prompts.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Seconds after which a request has failed.
-    #[arg(long, default_value_t = 300.0)]
-    pub request_timeout: f64,
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub request_timeout: u32,
     /// Write every request's times in the form of perf_analyzer's profile export.
     #[arg(long, value_name = "FILE")]
     pub profile_export_file: Option<PathBuf>,

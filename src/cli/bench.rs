@@ -22,30 +22,54 @@ use crate::store::{EventLog, RunFolder, Runs};
 const NAME: &str = "bench";
 
 /// Puts load on a server that is up; keeps records as `apply` does.
-pub(super) fn run(args: BenchArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: BenchArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
     let tokenizer = args.tokenizer_path.as_deref().map(Tokenizer::load).transpose()?.map(Arc::new);
+    let given = given_prompts(&args, tokenizer.as_deref())?;
+    args.concurrency.sort_unstable();
+    args.concurrency.dedup();
     let run = Runs::of_home(&home).create(NAME, None)?;
     EventLog::create(&run)?;
     let cancel = CancellationToken::new();
-    let mut bench = Bench { args, tokenizer, run, rows: Vec::new(), export: Vec::new() };
+    let mut bench = Bench { args, tokenizer, given, run, rows: Vec::new(), export: Vec::new() };
     let interrupted = block_on(async {
         let _signals = signals::listen(&cancel);
         bench.measure_all(output, &cancel).await
-    })??;
+    })?;
+    // What was measured is shown and kept, also when a later load point went wrong.
     output.line(report::table(&bench.rows, width(), color()).trim_end())?;
     output.remark(&format!("\nresults: {}", bench.run.path.join("results.csv").display()));
     bench.export()?;
     let failed = bench.rows.iter().any(|row| row.point.status == PointStatus::Failed);
-    Ok(match (interrupted, failed) {
+    Ok(match (interrupted?, failed) {
         (true, _) => Exit::Interrupted,
         (false, true) => Exit::Failed,
         (false, false) => Exit::Done,
     })
 }
 
+/// The prompts of the data file, counted where there is a tokenizer; `None` for synthetic ones.
+fn given_prompts(args: &BenchArgs, tokenizer: Option<&Tokenizer>) -> Result<Option<Vec<Prompt>>, Failure> {
+    let Some(path) = &args.input_data else {
+        if args.isl.is_some() {
+            return Ok(None);
+        }
+        return Err(Failure::Usage {
+            problem: "there is nothing to send".to_owned(),
+            hint: "give `--input-data FILE.jsonl`, or `--isl TOKENS --tokenizer-path DIR`".to_owned(),
+        });
+    };
+    let mut given = prompts::jsonl(path).map_err(Failure::Prompts)?;
+    if let Some(tokenizer) = tokenizer {
+        prompts::count_tokens(tokenizer, &mut given)?;
+    }
+    Ok(Some(given))
+}
+
 struct Bench {
     args: BenchArgs,
     tokenizer: Option<Arc<Tokenizer>>,
+    /// `None` for synthetic prompts.
+    given: Option<Vec<Prompt>>,
     run: RunFolder,
     rows: Vec<Row>,
     /// One experiment a load point, for the profile export.
@@ -55,13 +79,9 @@ struct Bench {
 impl Bench {
     /// `true` when interrupted.
     async fn measure_all(&mut self, output: &mut Output, cancel: &CancellationToken) -> Result<bool, Failure> {
-        let given = match &self.args.input_data {
-            Some(path) => Some(prompts::jsonl(path)?),
-            None => None,
-        };
         for concurrency in self.args.concurrency.clone() {
-            let point = self.point(concurrency, given.as_deref());
-            let prompts = self.prompts(given.clone(), &point)?;
+            let point = self.point(concurrency);
+            let prompts = self.prompts(&point)?;
             output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
             if self.measure(&point, prompts, cancel).await? {
                 return Ok(true);
@@ -70,7 +90,7 @@ impl Bench {
         Ok(false)
     }
 
-    fn point(&self, concurrency: u32, given: Option<&[Prompt]>) -> LoadPoint {
+    fn point(&self, concurrency: u32) -> LoadPoint {
         let args = &self.args;
         let protocol = match args.protocol {
             Wire::Grpc => Protocol::TritonGrpc,
@@ -83,7 +103,7 @@ impl Bench {
             Some(path) => Data::Jsonl { path: path.clone() },
             None => Data::Synthetic { isl: args.isl.unwrap_or_default() },
         };
-        let all = given.map_or(0, |prompts| prompts.len() as u64);
+        let all = self.given.as_ref().map_or(0, |prompts| prompts.len() as u64);
         let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
         LoadPoint {
             phase: NAME.to_owned(),
@@ -98,30 +118,20 @@ impl Bench {
             round: 1,
             prompt_seed: args.seed,
             sampling_seed: args.seed,
-            request_timeout_s: args.request_timeout,
+            request_timeout_s: f64::from(args.request_timeout),
             point_timeout_s: 24.0 * 3600.0,
         }
     }
 
-    fn prompts(&self, given: Option<Vec<Prompt>>, point: &LoadPoint) -> Result<Arc<[Prompt]>, Failure> {
-        let prompts = match (given, self.args.isl, &self.tokenizer) {
-            (Some(mut given), _, tokenizer) => {
-                if let Some(tokenizer) = tokenizer {
-                    prompts::count_tokens(tokenizer, &mut given)?;
-                }
-                given
-            }
+    fn prompts(&self, point: &LoadPoint) -> Result<Arc<[Prompt]>, Failure> {
+        match (&self.given, self.args.isl, &self.tokenizer) {
+            (Some(given), _, _) => Ok(given.as_slice().into()),
             (None, Some(isl), Some(tokenizer)) => {
-                prompts::synthetic(tokenizer, isl, sent_in_all(point), point.prompt_seed)?
+                Ok(prompts::synthetic(tokenizer, isl, sent_in_all(point), point.own_prompt_seed())?.into())
             }
-            (None, _, _) => {
-                return Err(Failure::Usage {
-                    problem: "there is nothing to send".to_owned(),
-                    hint: "give `--input-data FILE.jsonl`, or `--isl TOKENS --tokenizer-path DIR`".to_owned(),
-                });
-            }
-        };
-        Ok(prompts.into())
+            // Refused by the arguments' own rules.
+            (None, _, _) => Ok(Arc::new([])),
+        }
     }
 
     async fn measure(

@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::exit::Exit;
+use crate::base::disk_full_hint;
 use crate::dummy::DummyError;
 use crate::engine::EngineError;
 use crate::exec::{PrepareError, RunError};
@@ -24,6 +25,9 @@ pub(super) enum Failure {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Found before anything was sent.
+    #[error("cannot use the prompts")]
+    Prompts(#[source] LoadError),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
     #[error("cannot start the runtime")]
@@ -41,7 +45,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Prepare(_) | Self::Refused(_) => Exit::Refused,
+            Self::Prepare(_) | Self::Prompts(_) | Self::Refused(_) => Exit::Refused,
             Self::Run(_) | Self::Store(_) | Self::Report(_) | Self::Engine(_) | Self::Load(_) | Self::File { .. } | Self::Dummy { .. } => {
                 Exit::Failed
             }
@@ -54,6 +58,10 @@ impl Failure {
     }
 
     pub(super) fn hint(&self) -> Option<String> {
+        disk_full_hint(self).or_else(|| self.own_hint())
+    }
+
+    fn own_hint(&self) -> Option<String> {
         match self {
             Self::Prepare(source) => source.hint(),
             Self::Run(RunError::Store(source)) | Self::Store(source) => source.hint(),
@@ -62,6 +70,7 @@ impl Failure {
             | Self::Report(_)
             | Self::Engine(_)
             | Self::Load(_)
+            | Self::Prompts(_)
             | Self::Stdout(_)
             | Self::Runtime(_)
             | Self::File { .. }

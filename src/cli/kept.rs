@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Output, color, width};
 use crate::report;
-use crate::store::{Entry, RunFolder, Runs, Store};
+use crate::store::{Entry, Hold, RunFolder, Runs, Store};
 
 pub(super) fn runs(command: &RunsCommand, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let runs = Runs::of_home(home);
@@ -79,7 +79,13 @@ pub(super) fn store(command: &StoreCommand, home: &Path, output: &mut Output) ->
             }
         }
         StoreCommand::Gc { dry_run } => {
+            let Some(_alone) = store.in_use(Hold::Alone)? else {
+                return Err(Failure::Refused("a run is in progress: its outputs are in use".to_owned()));
+            };
             let used = keys_of_runs(&Runs::of_home(home))?;
+            if !dry_run {
+                store.clear_leftovers()?;
+            }
             for entry in entries.iter().filter(|entry| !used.contains(entry.key.as_str())) {
                 if *dry_run {
                     output.line(&format!("would remove {}", described(entry)))?;
@@ -101,8 +107,8 @@ fn described(entry: &Entry) -> String {
 /// The keys in the plans of all runs that are kept.
 fn keys_of_runs(runs: &Runs) -> Result<HashSet<String>, Failure> {
     let mut keys = HashSet::new();
-    for (_, run) in runs.list()? {
-        let plan = fs::read(run.path.join("plan.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    for run in runs.folders()? {
+        let plan = fs::read(run.join("plan.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         for list in plan.iter().flat_map(|plan| [&plan["steps"], &plan["points"]]) {
             keys.extend(list.as_array().into_iter().flatten().filter_map(|step| Some(step["key"].as_str()?.to_owned())));
         }

@@ -40,6 +40,9 @@ mod triton_http;
 mod triton_tensors;
 mod weights;
 
+/// Raised when the engine quantizes, builds or computes otherwise than before: it is part of every key.
+pub const REVISION: u32 = 1;
+
 pub use build::{BuildOptions, build};
 pub use config::{Family, ModelConfig};
 pub use error::EngineError;

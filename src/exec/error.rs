@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::base::disk_full_hint;
 use crate::dummy::DummyError;
 use crate::hub::HubError;
 use crate::load::LoadError;
@@ -8,6 +9,7 @@ use crate::matrix::{MatrixError, OnlyError};
 use crate::plan::PlanError;
 use crate::process::ProcessError;
 use crate::recipe::RecipeError;
+use crate::record::PointStatus;
 use crate::report::ReportError;
 use crate::spec::Protocol;
 use crate::store::StoreError;
@@ -132,10 +134,23 @@ impl StepError {
             }
             cause = source.source();
         }
-        for hint in self.hints() {
+        for hint in self.hints().into_iter().chain(disk_full_hint(self)) {
             text = format!("{text}\nhint: {hint}");
         }
         text
+    }
+
+    /// Whether this is no failure but the run being stopped.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::Store(StoreError::Interrupted { .. }))
+            || matches!(self, Self::Hub(source) if matches!(**source, HubError::Cancelled { .. }))
+    }
+
+    /// The status of a load point that this kept from being measured.
+    #[must_use]
+    pub fn point_status(&self) -> PointStatus {
+        if self.is_interruption() { PointStatus::Skipped } else { PointStatus::Failed }
     }
 
     fn hints(&self) -> Vec<String> {
@@ -150,11 +165,6 @@ impl StepError {
                 let mut hints = hints.clone();
                 hints.push(format!("the whole log is `{}`", path.display()));
                 hints
-            }
-            Self::Write { source, .. }
-                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
-                vec!["the disk is full: free some space, then run the same command again; what was measured is kept".to_owned()]
             }
             Self::PointTimeout { .. } => vec!["raise the phase's `point_timeout`, or ask for fewer requests".to_owned()],
             Self::TimeLimit { .. } => vec!["raise it under `time_limits`".to_owned()],

@@ -97,31 +97,40 @@ async fn folder(name: &str, path: PathBuf, store: PathBuf) -> Result<ResolvedMod
         return Err(PrepareError::NotAModel { model: name.to_owned(), path });
     }
     let hashed = folder.clone();
-    let files = tokio::task::spawn_blocking(move || hash_folder(&hashed, &store))
+    let hashing = move || {
+        let mut hashes = FileHashes::load(&store);
+        let files = hash_folder(&hashed, |file| hashes.sha256(file));
+        // A memory that cannot be kept costs time, not correctness.
+        let _ = hashes.save();
+        files
+    };
+    let files = tokio::task::spawn_blocking(hashing)
         .await
         .expect("hashing returns its failures")
         .map_err(|source| failed(&folder, source))?;
     Ok(ResolvedModel { identity: ModelIdentity::Path { files }, origin: Origin::Folder(folder) })
 }
 
-fn hash_folder(folder: &Path, store: &Path) -> io::Result<BTreeMap<String, String>> {
-    let mut hashes = FileHashes::load(store);
+/// sha256 by relative path of all files of a folder but hidden ones.
+pub(super) fn hash_folder(
+    folder: &Path,
+    mut sha256: impl FnMut(&Path) -> io::Result<String>,
+) -> io::Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     let mut waiting = vec![folder.to_owned()];
     while let Some(inner) = waiting.pop() {
         for entry in fs::read_dir(&inner)? {
             let path = entry?.path();
-            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-            if name.starts_with('.') {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
                 continue;
             }
             if path.is_dir() {
                 waiting.push(path);
             } else {
-                files.insert(name, hashes.sha256(&path)?);
+                let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+                files.insert(name, sha256(&path)?);
             }
         }
     }
-    hashes.save()?;
     Ok(files)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::models::{ResolvedModel, Unpinned, resolve};
+use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::{FoundProgram, find};
 use super::{PrepareError, history, locked};
 use crate::base::Digest;
@@ -185,14 +185,21 @@ impl Prepared {
         let step = &self.plan.steps[server];
         let store = Store::of_home(home);
         let roles = ["fetch", "quantize", "build", "render"];
-        let folder = |&index: &usize| {
-            let input = &self.plan.steps[index];
-            store.output(input.kind, &input.key).display().to_string()
-        };
+        let folder = |&index: &usize| self.output(&store, index).display().to_string();
         let mut places = plan::Places::symbolic(&self.document.value, &self.recipe);
         places.folders.extend(roles.into_iter().zip(step.chain.iter().map(folder)));
         let rendered = self.recipe.render(Part::Render, &step.values.with(&places))?;
         Ok(rendered.map(|rendered| rendered.files.into_iter().collect()).unwrap_or_default())
+    }
+
+    /// Where the output of a step is, once it is there. A model's folder is read where it lies: the store knows it only by
+    /// its content, and another folder of the same content may have been there before.
+    pub(super) fn output(&self, store: &Store, step: usize) -> PathBuf {
+        let step = &self.plan.steps[step];
+        match (step.kind, self.models.get(&step.model).map(|model| &model.origin)) {
+            (StepKind::Fetch, Some(Origin::Folder(folder))) => folder.clone(),
+            _ => store.output(step.kind, &step.key),
+        }
     }
 
     /// The labels of the cells that a server measures, for messages.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::base::sha256_file;
+use crate::engine;
 use crate::process::{CommandSpec, program_version, resolve_program};
 use crate::recipe::{LoadedRecipe, Program};
 
@@ -30,24 +32,32 @@ pub(super) async fn find(recipe: &LoadedRecipe, path: &std::ffi::OsStr, cancel: 
     found
 }
 
+/// Our own version: the package's, and the engine's where it computes otherwise than before.
+fn ours() -> String {
+    format!("{} (engine {})", env!("CARGO_PKG_VERSION"), engine::REVISION)
+}
+
+/// A program that says no version is known by its content.
+fn by_content(path: &Path) -> String {
+    sha256_file(path).map_or_else(|_| "unreadable".to_owned(), |hash| format!("sha256 {hash}"))
+}
+
 async fn find_one(program: &Program, path: &std::ffi::OsStr, cancel: &CancellationToken) -> FoundProgram {
     if program.program == OURSELVES {
-        return FoundProgram { path: std::env::current_exe().ok(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        return FoundProgram { path: std::env::current_exe().ok(), version: ours() };
     }
     let Ok(found) = resolve_program(Path::new(&program.program), path) else {
         return FoundProgram { path: None, version: "not found".to_owned() };
     };
-    if program.version.is_empty() {
-        return FoundProgram { path: Some(found), version: "unknown".to_owned() };
-    }
-    let Ok(logs) = tempfile::tempdir() else {
-        return FoundProgram { path: Some(found), version: "unknown".to_owned() };
+    let logs = if program.version.is_empty() { None } else { tempfile::tempdir().ok() };
+    let Some(logs) = logs else {
+        return FoundProgram { version: by_content(&found), path: Some(found) };
     };
     let spec = CommandSpec {
         args: program.version.clone(),
         time_limit: Some(VERSION_LIMIT),
         ..CommandSpec::new(&found, logs.path())
     };
-    let version = program_version(&spec, cancel).await.unwrap_or_else(|_| "unknown".to_owned());
+    let version = program_version(&spec, cancel).await.unwrap_or_else(|_| by_content(&found));
     FoundProgram { path: Some(found), version }
 }

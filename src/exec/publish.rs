@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::StepError;
-use crate::base::{RunId, plain_text, write_atomically};
+use crate::base::{RunId, Scalar, plain_text, write_atomically};
 use crate::event::StepKind;
 use crate::plan::{Plan, PlannedCell};
 use crate::record::{ClientFacts, PointRecord, PointStatus, ServerFacts};
+use crate::spec::Data;
 use crate::store::{RunFolder, Store};
 
 pub(super) const REQUESTS: &str = "requests.jsonl";
@@ -64,11 +66,19 @@ pub(super) fn point(
     let planned = &plan.points[number];
     let cell = &plan.cells[planned.cell];
     let values = plan.axes.iter().zip(&cell.values);
+    let mut axes: IndexMap<String, Scalar> =
+        values.filter_map(|(axis, value)| Some((axis.clone(), value.clone()?))).collect();
+    // What this phase asked for, which need not be what the axis says.
+    axes.insert("osl".to_owned(), Scalar::Int(i64::from(planned.load.output.tokens)));
+    match planned.load.data {
+        Data::Synthetic { isl } => axes.insert("isl".to_owned(), Scalar::Int(i64::from(isl))),
+        Data::Jsonl { .. } => axes.shift_remove("isl"),
+    };
     let record = PointRecord {
         order: number as u64,
         cell: cell.id.clone(),
         engine: plan.engine.clone(),
-        axes: values.filter_map(|(axis, value)| Some((axis.clone(), value.clone()?))).collect(),
+        axes,
         phase: planned.load.phase.clone(),
         protocol: planned.load.protocol,
         arrival: "closed".to_owned(),
@@ -80,7 +90,10 @@ pub(super) fn point(
         measured_in: measured.map(|measured| measured.measured_in.clone()),
         workload: measured.map(|measured| measured.workload.clone()),
         client: measured.map(|measured| measured.client.clone()).unwrap_or_default(),
-        server: measured.map(|measured| measured.server.clone()).unwrap_or_default(),
+        server: ServerFacts {
+            gpus: (cell.gpus > 0).then_some(cell.gpus),
+            ..measured.map(|measured| measured.server.clone()).unwrap_or_default()
+        },
     };
     let path = folder(plan, run, number).join(POINT);
     let text = serde_json::to_vec_pretty(&record).expect("records are plain data");

@@ -13,6 +13,8 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
     let manifest = root.to_json();
     let mut report = Report { root, findings: Vec::new() };
     let axes = axes::check(&manifest, &mut report);
+    check_name(&manifest, &mut report);
+    check_secrets(&manifest, &mut report);
     let columns = known_columns();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     for (name, phase) in entries(manifest.get("benchmarks")) {
@@ -52,15 +54,39 @@ pub(super) fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Valu
     value.and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
+/// `latest` is how commands call the newest run.
+fn check_name(manifest: &Value, report: &mut Report<'_>) {
+    if manifest.get("name").and_then(Value::as_str) == Some("latest") {
+        let complaint = Complaint::new("`latest` is how commands call the newest run");
+        report.at_value(KeyPath::of_keys(&["name"]), complaint.with_hint("give the sweep another name"));
+    }
+}
+
+/// A manifest is copied into every run, so a secret in it would be, too.
+fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
+    const ENDINGS: [&str; 5] = ["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"];
+    for (name, _) in entries(manifest.pointer("/runtime/host/env")) {
+        if ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) {
+            let path = KeyPath::of_keys(&["runtime", "host", "env", name]);
+            let complaint = Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
+            let hint = "export it before `benchrun apply` instead: commands and servers inherit the environment";
+            report.at_key(path, complaint.with_hint(hint));
+        }
+    }
+}
+
 /// A phase is a folder in the run directory.
 fn check_phase_name(name: &str, path: &KeyPath, report: &mut Report<'_>) {
+    // A cell's folder has these beside the phases.
+    let reserved = ["logs", "rendered"].contains(&name);
     let fits = !name.is_empty()
+        && !reserved
         && name.len() <= 100
         && !name.starts_with('.')
         && !name.contains(|c: char| c == '/' || c == '\\' || c.is_control());
     if !fits {
         let complaint = Complaint::new("the phase's name cannot be the name of a folder");
-        let hint = "use at most 100 characters, no slash, and no dot at the start";
+        let hint = "use at most 100 characters, no slash, no dot at the start, and neither `logs` nor `rendered`";
         report.at_key(path.clone(), complaint.with_hint(hint));
     }
 }

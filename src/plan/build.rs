@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::material::{Canonical, Material, point_key, point_material, sorted};
-use super::phase::{Load, Phases, identity};
+use super::material::{Canonical, Material, point_key, sorted};
+use super::phase::{Load, Phases};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
-use crate::base::{CellId, Scalar, StepKey};
+use crate::base::{Scalar, StepKey};
 use crate::event::StepKind;
 use crate::manifest::{Manifest, Runtime};
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{LoadedRecipe, Part, RecipeError};
+use crate::spec::Protocol;
 
 /// All that a plan is made of.
 pub struct Inputs<'a> {
@@ -63,7 +64,8 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         points: planner.points,
         warnings: Vec::new(),
     };
-    settle(&mut plan);
+    explain(&mut plan, inputs.history);
+    settle(&mut plan, inputs.history);
     plan.warnings = warnings(&inputs);
     Ok(plan)
 }
@@ -74,8 +76,29 @@ fn all_axes(axes: &[String]) -> Vec<String> {
     KNOWN_AXES.iter().map(|&axis| axis.to_owned()).chain(others).collect()
 }
 
+/// Says of each step and load point that is not there which earlier one it replaces, if it does.
+fn explain(plan: &mut Plan, history: &History) {
+    if !history.has_past() {
+        return;
+    }
+    let steps = plan.steps.iter().map(|step| step.key.clone());
+    let current: HashSet<StepKey> = steps.chain(plan.points.iter().filter_map(|point| point.key().cloned())).collect();
+    for step in plan.steps.iter_mut().filter(|step| step.state == State::Run) {
+        let (label, material) = (|| step.label.clone(), || (*step.material).clone());
+        step.state = history.missing(step.kind.name(), &label, &material, &current);
+    }
+    for index in 0..plan.points.len() {
+        let PointState::Planned { state: State::Run, .. } = plan.points[index].state else { continue };
+        let (label, material) = (|| plan.point_label(index), || plan.point_material(index));
+        let explained = history.missing("point", &label, &material, &current);
+        if let PointState::Planned { state, .. } = &mut plan.points[index].state {
+            *state = explained;
+        }
+    }
+}
+
 /// A server has work to do exactly when one of its load points has, and another step only if something with work reads it.
-fn settle(plan: &mut Plan) {
+fn settle(plan: &mut Plan, history: &History) {
     let mut work: HashMap<usize, State> = HashMap::new();
     for point in plan.points.iter().filter(|point| point.has_work()) {
         if let (Some(server), PointState::Planned { state, .. }) = (plan.server_of(point), &point.state) {
@@ -92,7 +115,7 @@ fn settle(plan: &mut Plan) {
                 Some(state) if step.state == State::Run => step.state = state,
                 Some(_) => {}
             }
-        } else if step.state.has_work() && !needed.contains(&index) {
+        } else if step.state.has_work() && !needed.contains(&index) && !history.is_rerun(step.kind) {
             step.state = State::NotNeeded;
         }
         if step.state.has_work() {
@@ -171,8 +194,10 @@ impl<'a> Planner<'a> {
                 }
             },
         };
-        self.add_points(index, &cell.id, &state, values, &model)?;
-        let values = axes.iter().map(|axis| values.get(axis).cloned()).collect();
+        self.add_points(index, &state, values, &model)?;
+        // Without an axis, each phase has a length of its own.
+        let of_phase = |axis: &str| ["isl", "osl"].contains(&axis) && values.axis(axis).is_none();
+        let values = axes.iter().map(|axis| values.get(axis).filter(|_| !of_phase(axis)).cloned()).collect();
         Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
     }
 
@@ -194,14 +219,7 @@ impl<'a> Planner<'a> {
         Ok(met)
     }
 
-    fn add_points(
-        &mut self,
-        cell: usize,
-        id: &CellId,
-        state: &CellState,
-        values: &Values,
-        model: &str,
-    ) -> Result<(), PlanError> {
+    fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
         let model_key = match state {
             CellState::Planned { .. } => self.steps[self.fetches[model]].key.to_string(),
             CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => String::new(),
@@ -209,14 +227,14 @@ impl<'a> Planner<'a> {
         for phase in 0..self.inputs.manifest.benchmarks.len() {
             let loads = self.phases.loads(phase, values, &model_key)?;
             for load in loads.iter() {
-                let state = self.point_state(id, state, load);
+                let state = self.point_state(state, load);
                 self.points.push(Point { cell, name: load.name.clone(), load: load.point.clone(), data: load.data.clone(), state });
             }
         }
         Ok(())
     }
 
-    fn point_state(&self, cell_id: &CellId, cell: &CellState, load: &Load) -> PointState {
+    fn point_state(&self, cell: &CellState, load: &Load) -> PointState {
         let server = match cell {
             CellState::Planned { server } => &self.steps[*server],
             CellState::Unsupported { because } => return PointState::Unsupported { because: because.clone() },
@@ -230,12 +248,7 @@ impl<'a> Planner<'a> {
         }
         let key = point_key(&server.key, &load.digest);
         let history = self.inputs.history;
-        let label = || format!("{cell_id} {} {}", load.point.phase, load.name);
-        let state = if history.holds(StepKind::Bench, &key) {
-            State::Cached
-        } else {
-            history.missing("point", &label, || point_material(&server.key, &identity(&load.point), &load.data))
-        };
+        let state = if history.holds(StepKind::Bench, &key) { State::Cached } else { State::Run };
         PointState::Planned { key, state }
     }
 
@@ -276,7 +289,7 @@ impl<'a> Planner<'a> {
                 let Runtime::Host(host) = &manifest.runtime;
                 let programs = rendered.command.first().and_then(|name| self.inputs.programs.get_key_value(name));
                 let kind = part.step();
-                let material = Material {
+                let mut material = Material {
                     values: values.used_by(self.inputs.recipe, part),
                     rendered: Some(Canonical::of(&rendered)),
                     programs: programs.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
@@ -284,6 +297,14 @@ impl<'a> Planner<'a> {
                     inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
                     ..Material::new(kind)
                 };
+                if part == Part::Server {
+                    let context = values.with(&self.places);
+                    material.gpus = Some(self.inputs.recipe.gpus(&context)?);
+                    for protocol in Protocol::ALL {
+                        let endpoint = self.inputs.recipe.endpoint(protocol, &context)?;
+                        material.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
+                    }
+                }
                 let (key, material) = material.keyed();
                 let inputs: Vec<usize> = inputs.into_values().collect();
                 let label = label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part));
@@ -322,11 +343,7 @@ impl<'a> Planner<'a> {
             return step;
         }
         let history = self.inputs.history;
-        let state = if kind != StepKind::Bench && history.holds(kind, &key) {
-            State::Cached
-        } else {
-            history.missing(kind.name(), &|| label.clone(), || material.clone())
-        };
+        let state = if kind != StepKind::Bench && history.holds(kind, &key) { State::Cached } else { State::Run };
         let index = self.steps.len();
         self.by_key.insert(key.clone(), index);
         self.steps.push(Step {

@@ -12,6 +12,8 @@ use crate::spec::LoadPoint;
 
 /// Raised to abandon every stored output.
 const FORMAT: u32 = 1;
+/// Raised when the load generator measures otherwise than before, so that no earlier figure passes for one of its own.
+const MEASURING: u32 = 1;
 
 /// What a model's weights are, whatever machine they lie on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -49,6 +51,11 @@ pub(super) struct Material<'a> {
     pub values: BTreeMap<String, Scalar>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Canonical<'a>>,
+    /// Where each protocol is served, and under which name of the model.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<&'static str, (String, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
     /// Versions of the programs that the command starts, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<&'a str, &'a str>,
@@ -86,6 +93,8 @@ impl Material<'_> {
             model: None,
             values: BTreeMap::new(),
             rendered: None,
+            endpoints: BTreeMap::new(),
+            gpus: None,
             programs: BTreeMap::new(),
             environment: BTreeMap::new(),
             inputs: BTreeMap::new(),
@@ -100,13 +109,15 @@ impl Material<'_> {
 
 /// The material of a load point: its server, its load and its prompts.
 pub(super) fn point_material(server: &StepKey, load: &LoadPoint, data: &str) -> Value {
-    serde_json::json!({ "format": FORMAT, "kind": "point", "inputs": { "server": server }, "load": load, "data": data })
+    serde_json::json!({
+        "format": FORMAT, "measuring": MEASURING, "kind": "point", "inputs": { "server": server }, "load": load, "data": data,
+    })
 }
 
 /// The key of a load point, from its server's key and the digest of its load and data: cheap enough for a sweep of
 /// hundreds of thousands.
 pub(super) fn point_key(server: &StepKey, load_digest: &str) -> StepKey {
-    StepKey::new(Digest::of(format!("point {FORMAT} {server} {load_digest}").as_bytes()))
+    StepKey::new(Digest::of(format!("point {FORMAT} {MEASURING} {server} {load_digest}").as_bytes()))
 }
 
 pub(super) fn key_of(material: &Value) -> StepKey {

@@ -11,6 +11,8 @@ pub enum StoreError {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("interrupted while another run was making `{key}`")]
     Interrupted { key: StepKey },
+    #[error("`{}` holds something that is no run of benchrun", .path.display())]
+    NotARun { path: PathBuf },
     #[error("no run `{run}` under `{}`", .runs.display())]
     NoSuchRun { run: String, runs: PathBuf },
 }
@@ -24,18 +26,14 @@ impl StoreError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { path, source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
-                    "the disk of `{}` is full: free some space (`benchrun store gc` removes outputs that no run needs), \
-                     then run the same command again; what was measured is kept",
-                    path.display()
-                )),
+            Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     Some("give another folder with `--home DIR` or `BENCHRUN_HOME`".to_owned())
                 }
                 _ => None,
             },
             Self::NoSuchRun { .. } => Some("`benchrun runs` lists them".to_owned()),
+            Self::NotARun { .. } => Some("give an empty folder".to_owned()),
             Self::Json { .. } | Self::Interrupted { .. } => None,
         }
     }

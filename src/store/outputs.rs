@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lock, StoreError};
+use super::{Hold, Lock, StoreError};
 use crate::base::{StepKey, write_atomically};
 use crate::event::StepKind;
 
@@ -24,6 +24,7 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Draft {
     folder: TempDir,
+    store: Store,
     target: PathBuf,
     _lock: Lock,
 }
@@ -55,7 +56,7 @@ impl Store {
     pub fn keys(&self) -> Result<HashSet<StepKey>, StoreError> {
         let mut keys = HashSet::new();
         for kind in StepKind::ALL {
-            for folder in folders_in(&self.root.join(kind.name()))? {
+            for folder in folders_in(&self.root.join(kind.name()))?.iter().filter(|folder| is_whole(folder)) {
                 keys.extend(folder.file_name().and_then(|name| name.to_str()).map(|name| StepKey::new(name.to_owned())));
             }
         }
@@ -64,7 +65,7 @@ impl Store {
 
     #[must_use]
     pub fn holds(&self, kind: StepKind, key: &StepKey) -> bool {
-        self.folder(kind, key).is_dir()
+        is_whole(&self.folder(kind, key))
     }
 
     /// Where an output is, once it is there.
@@ -81,7 +82,7 @@ impl Store {
 
     /// Begins an output, as soon as no other run is making the same one.
     pub async fn begin(&self, kind: StepKind, key: &StepKey, cancel: &CancellationToken) -> Result<Draft, StoreError> {
-        let lock = Lock::acquire(&self.root.join("locks").join(key.as_str()), cancel).await?;
+        let lock = Lock::acquire(&self.root.join("locks").join(key.as_str()), Hold::Alone, cancel).await?;
         let lock = lock.ok_or_else(|| StoreError::Interrupted { key: key.clone() })?;
         let tmp = self.root.join("tmp");
         fs::create_dir_all(&tmp).map_err(StoreError::at("create", &tmp))?;
@@ -93,7 +94,7 @@ impl Store {
             }
         }
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).map_err(StoreError::at("create", &tmp))?;
-        let draft = Draft { folder, target: self.folder(kind, key), _lock: lock };
+        let draft = Draft { folder, store: self.clone(), target: self.folder(kind, key), _lock: lock };
         fs::create_dir(draft.output()).map_err(StoreError::at("create", &draft.output()))?;
         Ok(draft)
     }
@@ -114,10 +115,31 @@ impl Store {
     /// Removes an output, unless some run is working on it; `false` then.
     pub fn remove(&self, entry: &Entry) -> Result<bool, StoreError> {
         let path = self.root.join("locks").join(entry.key.as_str());
-        let Some(_lock) = Lock::try_acquire(&path)? else { return Ok(false) };
-        fs::remove_dir_all(&entry.folder).map_err(StoreError::at("remove", &entry.folder))?;
-        fs::remove_file(&path).map_err(StoreError::at("remove", &path))?;
+        let Some(_lock) = Lock::try_acquire(&path, Hold::Alone)? else { return Ok(false) };
+        self.retire(&entry.folder)?;
         Ok(true)
+    }
+
+    /// Removes what makers that died have left. Nobody may be making anything: see [`Store::in_use`].
+    pub fn clear_leftovers(&self) -> Result<(), StoreError> {
+        for left in folders_in(&self.root.join("tmp"))? {
+            fs::remove_dir_all(&left).map_err(StoreError::at("remove", &left))?;
+        }
+        Ok(())
+    }
+
+    /// Held by each run that may read outputs, shared, and alone by whoever removes them; `None` when it cannot be had now.
+    pub fn in_use(&self, hold: Hold) -> Result<Option<Lock>, StoreError> {
+        Lock::try_acquire(&self.root.join("in-use"), hold)
+    }
+
+    /// Takes an output away by one rename before its files go, so that half of it is never seen.
+    fn retire(&self, folder: &Path) -> Result<(), StoreError> {
+        let tmp = self.root.join("tmp");
+        fs::create_dir_all(&tmp).map_err(StoreError::at("create", &tmp))?;
+        let grave = TempDir::with_prefix_in("old-", &tmp).map_err(StoreError::at("create", &tmp))?;
+        fs::rename(folder, grave.path().join("gone")).map_err(StoreError::at("remove", folder))?;
+        grave.close().map_err(StoreError::at("remove", folder))
     }
 
     fn folder(&self, kind: StepKind, key: &StepKey) -> PathBuf {
@@ -155,12 +177,17 @@ impl Draft {
             fs::create_dir_all(parent).map_err(StoreError::at("create", parent))?;
         }
         if self.target.exists() {
-            fs::remove_dir_all(&self.target).map_err(StoreError::at("replace", &self.target))?;
+            self.store.retire(&self.target)?;
         }
         let folder = self.folder.keep();
         fs::rename(&folder, &self.target).map_err(StoreError::at("move", &folder))?;
         Ok(output)
     }
+}
+
+/// An output that links to what is gone is not there.
+fn is_whole(folder: &Path) -> bool {
+    folder.join(MATERIAL).is_file() && folder.join(OUTPUT).exists()
 }
 
 /// The folders directly in a folder; none if it is not there.

@@ -12,6 +12,8 @@ use crate::base::{CellId, RunId, append_line, write_atomically};
 use crate::event::{Event, Stamped};
 
 const LATEST: &str = "latest";
+/// Links to runs that were kept elsewhere by `--run-dir`. No manifest's name starts with a dot.
+const ELSEWHERE: &str = ".elsewhere";
 
 /// The folders of runs, by manifest name and run id.
 #[derive(Clone, Debug)]
@@ -35,15 +37,35 @@ impl Runs {
     /// Makes a new run's folder: `at`, or one named by time under the manifest's name with `latest` pointing to it.
     pub fn create(&self, name: &str, at: Option<&Path>) -> Result<RunFolder, StoreError> {
         let random: u32 = rand::random();
-        let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+        let time = Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ");
         let id = RunId::new(format!("{time}-{:04x}", random & 0xffff));
         let path = at.map_or_else(|| self.root.join(name).join(id.as_str()), Path::to_owned);
         fs::create_dir_all(&path).map_err(StoreError::at("create", &path))?;
         let path = fs::canonicalize(&path).map_err(StoreError::at("find", &path))?;
-        if at.is_none() {
-            self.point_latest_to(name, &id)?;
+        match at {
+            None => self.point_latest_to(name, &id)?,
+            Some(_) => {
+                clear_earlier_run(&path)?;
+                self.remember(&id, &path)?;
+            }
         }
         Ok(RunFolder { id, path })
+    }
+
+    /// Notes where a run is that is not under the home, so that the store's garbage collection spares its outputs.
+    fn remember(&self, id: &RunId, path: &Path) -> Result<(), StoreError> {
+        let folder = self.root.join(ELSEWHERE);
+        fs::create_dir_all(&folder).map_err(StoreError::at("create", &folder))?;
+        let link = folder.join(id.as_str());
+        symlink(path, &link).map_err(StoreError::at("link", &link))
+    }
+
+    /// The folders of all runs whose outputs the store must keep, those elsewhere included.
+    pub fn folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut folders: Vec<PathBuf> = self.list()?.into_iter().map(|(_, run)| run.path).collect();
+        let elsewhere = fs::read_dir(self.root.join(ELSEWHERE)).into_iter().flatten().flatten();
+        folders.extend(elsewhere.filter_map(|link| fs::canonicalize(link.path()).ok()));
+        Ok(folders)
     }
 
     fn point_latest_to(&self, name: &str, id: &RunId) -> Result<(), StoreError> {
@@ -87,6 +109,26 @@ impl Runs {
     }
 }
 
+/// Makes a folder that held a run ready for another; a folder that holds anything else is not ours to empty.
+fn clear_earlier_run(path: &Path) -> Result<(), StoreError> {
+    let entries = fs::read_dir(path).map_err(StoreError::at("read", path))?;
+    if path.join(RUN_ID).is_file() {
+        for entry in entries {
+            let entry = entry.map_err(StoreError::at("read", path))?.path();
+            let removed = if entry.is_dir() { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
+            removed.map_err(StoreError::at("remove", &entry))?;
+        }
+        return Ok(());
+    }
+    if entries.count() > 0 {
+        return Err(StoreError::NotARun { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// The file that names a run, in its folder.
+const RUN_ID: &str = "run-id";
+
 impl RunFolder {
     fn open(path: &Path) -> Option<Self> {
         if !path.join("events.jsonl").is_file() {
@@ -94,7 +136,7 @@ impl RunFolder {
         }
         // A folder chosen by `--run-dir` has a name of its own: the id is in its log.
         let id = path.file_name()?.to_str()?.to_owned();
-        let id = fs::read_to_string(path.join("run-id")).map_or(id, |text| text.trim().to_owned());
+        let id = fs::read_to_string(path.join(RUN_ID)).map_or(id, |text| text.trim().to_owned());
         Some(Self { id: RunId::new(id), path: path.to_owned() })
     }
 
@@ -132,7 +174,7 @@ pub struct EventLog {
 
 impl EventLog {
     pub fn create(run: &RunFolder) -> Result<Self, StoreError> {
-        run.write("run-id", run.id.as_str().as_bytes())?;
+        run.write(RUN_ID, run.id.as_str().as_bytes())?;
         let path = run.path.join("events.jsonl");
         let file = File::options().create(true).append(true).open(&path).map_err(StoreError::at("open", &path))?;
         Ok(Self { file, path, began: Instant::now() })

@@ -6,34 +6,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::{self, Running};
 use super::{Job, Message, point};
-use crate::event::{Event, Outcome, StepKind};
+use crate::event::{Event, Outcome};
 use crate::exec::StepError;
 use crate::load::Tokenizer;
 use crate::plan::Point;
-use crate::store::Lock;
 
 /// One server: up, every load point that has work, down again, whatever happens in between.
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
-    let _host = hold_host(cancel).await?;
-    let running = server::start(job, index, cancel).await?;
-    let result = measure(job, index, &running, cancel).await;
+    let mut running = server::start(job, index, cancel).await?;
+    let result = measure(job, index, &mut running, cancel).await;
     running.stop(job).await;
     result
 }
 
-/// The host belongs to one measurement at a time, also across runs with other home folders.
-async fn hold_host(cancel: &CancellationToken) -> Result<Lock, StepError> {
-    let user = rustix::process::getuid().as_raw();
-    let path = std::env::temp_dir().join(format!("benchrun-{user}.lock"));
-    Lock::acquire(&path, cancel).await?.ok_or(StepError::Interrupted)
-}
-
 /// Measures what has to be. A load point that fails does not stop the next, unless the server is gone.
-async fn measure(job: &Job, index: usize, running: &Running, cancel: &CancellationToken) -> Result<(), StepError> {
+async fn measure(job: &Job, index: usize, running: &mut Running, cancel: &CancellationToken) -> Result<(), StepError> {
     let plan = &job.prepared.plan;
     let step = &plan.steps[index];
-    let fetch = &plan.steps[step.chain[0]];
-    let tokenizer = load_tokenizer(job.store.output(StepKind::Fetch, &fetch.key)).await;
+    let tokenizer = load_tokenizer(job.prepared.output(&job.store, step.chain[0])).await;
     let mut failed = None;
     let mut prompts = HashMap::new();
     for (number, point) in plan.points_of(index).filter(|(_, point)| point.has_work()) {
@@ -45,7 +35,7 @@ async fn measure(job: &Job, index: usize, running: &Running, cancel: &Cancellati
         let measured = point::measure(job, number, running, &tokenizer, &mut prompts, cancel).await;
         let seconds = began.elapsed().as_secs_f64();
         if let Err(error) = &measured {
-            point::publish_failure(job, number, &error.report())?;
+            point::publish_failure(job, number, error)?;
         }
         job.tell(Message::Point { index: number });
         match measured {

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,10 +7,10 @@ use crate::base::sha256_file;
 use crate::dummy;
 use crate::event::Event;
 use crate::exec::StepError;
-use crate::exec::models::Origin;
+use crate::exec::models::{Origin, hash_folder};
 use crate::hub::{Hub, HubError, HubSettings, wanted};
 use crate::manifest::Model;
-use crate::plan::Step;
+use crate::plan::{ModelIdentity, Step};
 use crate::store::Draft;
 
 type Hashes = BTreeMap<String, String>;
@@ -24,10 +23,10 @@ pub(super) async fn run(job: &Job, step: &Step, cancel: &CancellationToken) -> R
     }
     let files = match &job.prepared.models[&step.model].origin {
         Origin::Hub { .. } => hub(job, step, &draft, cancel).await?,
-        Origin::Folder(folder) => {
-            draft.link_output(folder)?;
-            hashes(folder.clone()).await?
-        }
+        Origin::Folder(_) => match &job.prepared.models[&step.model].identity {
+            ModelIdentity::Path { files } => files.clone(),
+            ModelIdentity::Hf { .. } | ModelIdentity::Dummy { .. } => Hashes::new(),
+        },
         Origin::Dummy { seed } => dummy(job, step, &draft, *seed).await?,
     };
     check_lock(job, step, &files)?;
@@ -73,30 +72,10 @@ async fn dummy(job: &Job, step: &Step, draft: &Draft, seed: u64) -> Result<Hashe
     let folder = draft.output();
     let made = tokio::task::spawn_blocking(move || dummy::write_model(&folder, config.as_ref(), seed));
     made.await.expect("making a model returns its failures")?;
-    hashes(draft.output()).await
-}
-
-async fn hashes(folder: PathBuf) -> Result<Hashes, StepError> {
-    let hashing = tokio::task::spawn_blocking(move || hash_files(&folder, &folder));
-    hashing.await.expect("hashing returns its failures")
-}
-
-fn hash_files(folder: &Path, root: &Path) -> Result<Hashes, StepError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| StepError::Read { path, source }
-    };
-    let mut found = Hashes::new();
-    for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
-        let path = entry.map_err(failed(folder))?.path();
-        if path.is_dir() {
-            found.extend(hash_files(&path, root)?);
-        } else {
-            let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            found.insert(name, sha256_file(&path).map_err(failed(&path))?);
-        }
-    }
-    Ok(found)
+    let folder = draft.output();
+    let hashing = tokio::task::spawn_blocking(move || hash_folder(&folder, sha256_file));
+    let failed = |source| StepError::Read { path: draft.output(), source };
+    hashing.await.expect("hashing returns its failures").map_err(failed)
 }
 
 fn check_lock(job: &Job, step: &Step, files: &Hashes) -> Result<(), StepError> {

@@ -18,7 +18,7 @@ use crate::event::{Event, StepKind};
 use crate::manifest::{HostRuntime, Runtime};
 use crate::plan::{Places, Step};
 use crate::process::EnvValue;
-use crate::store::{RunFolder, Store};
+use crate::store::{Hold, Lock, RunFolder, Store};
 
 /// What a step tells the run's task.
 #[derive(Debug)]
@@ -64,21 +64,31 @@ pub(super) async fn run(
     match step.kind {
         StepKind::Bench => {
             let _alone = job.host.write().await;
+            let _in_all_runs = hold_host(Hold::Alone, cancel).await?;
             start()?;
             bench::run(job, index, cancel).await
         }
         StepKind::Fetch => {
             let _shared = job.host.read().await;
+            let _in_all_runs = hold_host(Hold::Shared, cancel).await?;
             start()?;
             fetch::run(job, step, cancel).await
         }
         StepKind::Quantize | StepKind::Build | StepKind::Render => {
             let _one_at_a_time = job.commands.lock().await;
             let _shared = job.host.read().await;
+            let _in_all_runs = hold_host(Hold::Shared, cancel).await?;
             start()?;
             command::run(job, index, cancel).await
         }
     }
+}
+
+/// The host as other runs see it, whatever their home folders: a measurement has it alone, builds share it.
+async fn hold_host(hold: Hold, cancel: &CancellationToken) -> Result<Lock, StepError> {
+    let user = rustix::process::getuid().as_raw();
+    let path = std::env::temp_dir().join(format!("benchrun-{user}.lock"));
+    Lock::acquire(&path, hold, cancel).await?.ok_or(StepError::Interrupted)
 }
 
 impl Job {
@@ -99,10 +109,7 @@ impl Job {
     /// Where the outputs lie that a step may read.
     fn places(&self, step: &Step) -> Places {
         let roles = ["fetch", "quantize", "build", "render"];
-        let folder = |&index: &usize| {
-            let input = &self.prepared.plan.steps[index];
-            self.store.output(input.kind, &input.key).display().to_string()
-        };
+        let folder = |&index: &usize| self.prepared.output(&self.store, index).display().to_string();
         Places {
             folders: roles.into_iter().zip(step.chain.iter().map(folder)).collect(),
             host: self.host_runtime().listen.clone(),

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS};
 use crate::load::{self, CutOff, LoadJob, PointRun, Prompt, RecordSink, Tokenizer, prompts};
 use crate::plan::Point;
-use crate::record::{PointStatus, ServerFacts};
+use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
 use crate::spec::{Data, LoadPoint, Volume};
 use crate::store::Draft;
 
@@ -24,6 +25,9 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 /// Prompts for a load point that ends by time; used again from the first when they run out.
 const PROMPTS_BY_TIME: u64 = 2048;
 
+/// More prompts than this are used again from the first: they are held in memory.
+const MOST_PROMPTS: u64 = 200_000;
+
 /// Counted prompts of data files, by path.
 pub(super) type FilePrompts = HashMap<PathBuf, Arc<[Prompt]>>;
 
@@ -31,7 +35,7 @@ pub(super) type FilePrompts = HashMap<PathBuf, Arc<[Prompt]>>;
 pub(super) async fn measure(
     job: &Job,
     number: usize,
-    running: &Running,
+    running: &mut Running,
     tokenizer: &Result<Arc<Tokenizer>, String>,
     files: &mut FilePrompts,
     cancel: &CancellationToken,
@@ -44,8 +48,14 @@ pub(super) async fn measure(
         return publish::cached(&job.prepared.plan, &job.store, &job.run, number);
     }
     let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
+    warn_of_repeats(job, point, prompts.len());
     let workload = prompts::workload_hash(&prompts, &point.load);
     job.tell(Message::Workload { point: number, hash: workload.clone() });
+    let label = job.prepared.plan.point_label(number);
+    let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
+    if locked.is_some_and(|locked| *locked != workload) {
+        return Err(StepError::NotAsLocked { file: format!("workload of {label}") });
+    }
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
         point: (*point.load).clone(),
@@ -55,19 +65,15 @@ pub(super) async fn measure(
     let sink = RecordSink::create(&draft.output().join(REQUESTS))?;
     let memory = running.server.sample_rss(MEMORY_PAUSE);
     let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
-    let gpus = job.prepared.plan.cells[point.cell].gpus;
     let measured = Measured {
         measured_in: job.run.id.clone(),
         workload,
         client: run.client.clone(),
-        server: ServerFacts {
-            gpus: (gpus > 0).then_some(gpus),
-            host_rss_mib_peak: memory.peak_mib(),
-            ..ServerFacts::default()
-        },
+        server: ServerFacts { host_rss_mib_peak: memory.peak_mib(), ..ServerFacts::default() },
     };
     drop(memory);
-    keep(job, number, draft, &measured, &run, running)
+    let lost = running.lost_after_load(job).await;
+    keep(job, number, draft, &measured, &run, lost)
 }
 
 /// A whole measurement goes into the store; a broken one stays with the run, so that what was seen is not lost.
@@ -77,19 +83,25 @@ fn keep(
     draft: Draft,
     measured: &Measured,
     run: &PointRun,
-    running: &Running,
+    lost: Option<StepError>,
 ) -> Result<(), StepError> {
     let plan = &job.prepared.plan;
     let records = draft.output().join(REQUESTS);
     let broken = match run.cut_off {
         Some(CutOff::Cancelled) => Some(StepError::Interrupted),
         Some(CutOff::PointTimeout) => Some(StepError::PointTimeout { seconds: plan.points[number].load.point_timeout_s }),
-        None => running.lost(job).or(nothing_measured(&records)?),
+        None => lost,
     };
-    if let Some(error) = broken {
+    let answers = Answers::read(&records)?;
+    if let Some(error) = broken.or_else(|| answers.none_was_good()) {
         publish::records(plan, &job.run, number, &records)?;
-        publish::point(plan, &job.run, number, PointStatus::Failed, Some(error.report()), Some(measured))?;
+        publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), Some(measured))?;
         return Err(error);
+    }
+    if answers.failed > 0 {
+        // The row stands, with its counts; but the next run shall try again, so it does not enter the store.
+        publish::records(plan, &job.run, number, &records)?;
+        return publish::point(plan, &job.run, number, PointStatus::Ok, None, Some(measured));
     }
     let facts = draft.output().join(MEASURED);
     let text = serde_json::to_vec_pretty(measured).expect("facts are plain data");
@@ -98,33 +110,47 @@ fn keep(
     publish::cached(plan, &job.store, &job.run, number)
 }
 
-/// Why a load point without a single good answer failed.
-fn nothing_measured(records: &Path) -> Result<Option<StepError>, StepError> {
-    let unreadable = |source| StepError::Read { path: records.to_owned(), source };
-    let text = fs::read_to_string(records).map_err(unreadable)?;
-    let mut first_error = None;
-    for line in text.lines() {
-        let Ok(record) = serde_json::from_str::<crate::record::RequestRecord>(line) else { continue };
-        if record.kind == crate::record::RequestKind::Warmup {
-            first_error = first_error.or(record.error);
-            continue;
+/// How the measured requests of a load point ended.
+#[derive(Debug, Default)]
+struct Answers {
+    good: u64,
+    failed: u64,
+    first_error: Option<RequestError>,
+}
+
+impl Answers {
+    fn read(records: &Path) -> Result<Self, StepError> {
+        let unreadable = |source| StepError::Read { path: records.to_owned(), source };
+        let mut answers = Self::default();
+        for line in BufReader::new(File::open(records).map_err(unreadable)?).lines() {
+            let Ok(record) = serde_json::from_str::<RequestRecord>(&line.map_err(unreadable)?) else { continue };
+            match (record.kind, record.status) {
+                (RequestKind::Measure, RequestStatus::Ok) => answers.good += 1,
+                (RequestKind::Measure, RequestStatus::Failed) => answers.failed += 1,
+                (RequestKind::Measure | RequestKind::Warmup, _) => {}
+            }
+            answers.first_error = answers.first_error.or(record.error);
         }
-        if record.status == crate::record::RequestStatus::Ok {
-            return Ok(None);
-        }
-        first_error = first_error.or(record.error);
+        Ok(answers)
     }
-    let error = first_error.map_or_else(|| "no request was sent".to_owned(), |error| format!("{}: {}", error.kind, error.message));
-    Ok(Some(StepError::NoGoodAnswer { error }))
+
+    fn none_was_good(&self) -> Option<StepError> {
+        if self.good > 0 {
+            return None;
+        }
+        let error = self.first_error.as_ref();
+        let error = error.map_or_else(|| "no request was sent".to_owned(), |it| format!("{}: {}", it.kind, it.message));
+        Some(StepError::NoGoodAnswer { error })
+    }
 }
 
 /// Writes the row of a load point that failed before its requests were recorded.
-pub(super) fn publish_failure(job: &Job, number: usize, reason: &str) -> Result<(), StepError> {
+pub(super) fn publish_failure(job: &Job, number: usize, error: &StepError) -> Result<(), StepError> {
     let plan = &job.prepared.plan;
     if publish::is_there(plan, &job.run, number) {
         return Ok(());
     }
-    publish::point(plan, &job.run, number, PointStatus::Failed, Some(reason.to_owned()), None)
+    publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), None)
 }
 
 async fn prompts_of(
@@ -137,7 +163,7 @@ async fn prompts_of(
         Data::Synthetic { isl } => {
             let tokenizer =
                 tokenizer.clone().map_err(|reason| StepError::NoTokenizer { phase: load.phase.clone(), reason })?;
-            let (isl, count, seed) = (*isl, number_of_prompts(load), load.prompt_seed);
+            let (isl, count, seed) = (*isl, number_of_prompts(load), load.own_prompt_seed());
             let making = tokio::task::spawn_blocking(move || prompts::synthetic(&tokenizer, isl, count, seed));
             Ok(making.await.expect("making prompts returns its failures")?.into())
         }
@@ -159,9 +185,24 @@ async fn prompts_of(
     }
 }
 
+/// A prompt that was sent before may be answered from a prefix cache.
+fn warn_of_repeats(job: &Job, point: &Point, prompts: usize) {
+    let Volume::Requests(requests) = point.load.volume else { return };
+    let requests = requests + point.load.warmup_requests;
+    if (prompts as u64) < requests {
+        let cell = job.prepared.plan.cells[point.cell].id.clone();
+        let phase = &point.load.phase;
+        let message = format!(
+            "{cell} {phase} {}: {requests} requests share {prompts} prompts; a server that caches prefixes answers repeats faster",
+            point.name
+        );
+        job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
+    }
+}
+
 fn number_of_prompts(load: &LoadPoint) -> u64 {
     match load.volume {
-        Volume::Requests(requests) => requests + load.warmup_requests,
+        Volume::Requests(requests) => requests.saturating_add(load.warmup_requests).min(MOST_PROMPTS),
         Volume::DurationS(_) => PROMPTS_BY_TIME.max(u64::from(load.concurrency) * 4) + load.warmup_requests,
     }
 }

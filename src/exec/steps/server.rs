@@ -15,6 +15,8 @@ use crate::spec::Protocol;
 
 /// Between two looks at a server that is starting.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
+/// How long a server that stopped answering may take to be gone.
+const DYING: Duration = Duration::from_secs(3);
 /// Log lines that an error quotes.
 const QUOTED_LINES: usize = 20;
 
@@ -86,6 +88,21 @@ impl Running {
         let facts = self.server.try_exited()?;
         let (log, hints) = self.quoted(job);
         Some(StepError::ServerLost { exit: facts.exit.to_string(), log, path: self.log.clone(), hints })
+    }
+
+    /// Why the server cannot have served to the end: it is gone, or it no longer answers as ready.
+    pub(super) async fn lost_after_load(&mut self, job: &Job) -> Option<StepError> {
+        for url in job.prepared.recipe.ready_urls(&self.values).unwrap_or_default() {
+            if !answers(&url).await {
+                // A dying server closes its port before it is gone.
+                let _ = tokio::time::timeout(DYING, self.server.exited()).await;
+                let (log, hints) = self.quoted(job);
+                let unknown = || format!("unknown status: `{url}` does not answer any more");
+                let exit = self.server.try_exited().map_or_else(unknown, |facts| facts.exit.to_string());
+                return Some(StepError::ServerLost { exit, log, path: self.log.clone(), hints });
+            }
+        }
+        self.lost(job)
     }
 
     /// Stops the server and everything it started.
