@@ -12,7 +12,7 @@ use crate::recipe::{LoadedRecipe, Program};
 /// The name under which a recipe calls this very executable.
 const OURSELVES: &str = "benchrun";
 /// Python programs that import a GPU stack take long to print their version.
-const VERSION_LIMIT: Duration = Duration::from_secs(120);
+const VERSION_LIMIT: Duration = Duration::from_mins(2);
 
 /// A program of the recipe on this machine.
 #[derive(Clone, Debug)]
