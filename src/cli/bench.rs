@@ -142,7 +142,11 @@ impl Bench {
     ) -> Result<bool, Failure> {
         let cell = CellId::new("server".to_owned());
         let folder = self.run.point(&cell, NAME, &format!("c{}", point.concurrency));
-        fs::create_dir_all(&folder).map_err(|source| Failure::File { doing: "create", path: folder.clone(), source })?;
+        fs::create_dir_all(&folder).map_err(|source| Failure::File {
+            doing: "create",
+            path: folder.clone(),
+            source,
+        })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
         let workload = prompts::workload_hash(&prompts, point);
@@ -198,8 +202,11 @@ impl Bench {
         };
         let version = env!("CARGO_PKG_VERSION");
         let export = json!({"experiments": self.export, "version": version, "service_kind": service, "endpoint": ""});
-        write_atomically(path, export.to_string().as_bytes())
-            .map_err(|source| Failure::File { doing: "write", path: path.clone(), source })
+        write_atomically(path, export.to_string().as_bytes()).map_err(|source| Failure::File {
+            doing: "write",
+            path: path.clone(),
+            source,
+        })
     }
 }
 

@@ -28,8 +28,11 @@ pub(super) fn run(args: &RenderArgs, home: &Path, output: &mut Output) -> Result
     let files = prepared.rendered_files(server, home).map_err(crate::exec::PrepareError::from)?;
     for (name, text) in files {
         let path = args.out.join(name);
-        write_atomically(&path, text.as_bytes())
-            .map_err(|source| Failure::File { doing: "write", path: path.clone(), source })?;
+        write_atomically(&path, text.as_bytes()).map_err(|source| Failure::File {
+            doing: "write",
+            path: path.clone(),
+            source,
+        })?;
         output.line(&path.display().to_string())?;
     }
     Ok(Exit::Done)

@@ -24,7 +24,11 @@ pub(super) struct FoundProgram {
 }
 
 /// Looks for each program of the recipe and asks for its version.
-pub(super) async fn find(recipe: &LoadedRecipe, path: &std::ffi::OsStr, cancel: &CancellationToken) -> BTreeMap<String, FoundProgram> {
+pub(super) async fn find(
+    recipe: &LoadedRecipe,
+    path: &std::ffi::OsStr,
+    cancel: &CancellationToken,
+) -> BTreeMap<String, FoundProgram> {
     let mut found = BTreeMap::new();
     for (name, program) in &recipe.recipe.programs {
         found.insert(name.clone(), find_one(program, path, cancel).await);

@@ -111,8 +111,15 @@ pub(super) fn folder(plan: &Plan, run: &RunFolder, number: usize) -> std::path::
 }
 
 /// Copies the rendered files of a cell out of the store.
-pub(super) fn rendered(store: &Store, plan: &Plan, run: &RunFolder, cell: &PlannedCell, server: usize) -> Result<(), StepError> {
-    let render = plan.steps[server].chain.iter().map(|&step| &plan.steps[step]).find(|step| step.kind == StepKind::Render);
+pub(super) fn rendered(
+    store: &Store,
+    plan: &Plan,
+    run: &RunFolder,
+    cell: &PlannedCell,
+    server: usize,
+) -> Result<(), StepError> {
+    let render =
+        plan.steps[server].chain.iter().map(|&step| &plan.steps[step]).find(|step| step.kind == StepKind::Render);
     let Some(render) = render else { return Ok(()) };
     copy_folder(&store.output(render.kind, &render.key), &run.cell(&cell.id).join("rendered"))
 }

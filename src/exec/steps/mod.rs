@@ -25,11 +25,19 @@ use crate::store::{Hold, Lock, RunFolder, Store};
 pub(super) enum Message {
     Event(Event),
     /// The files of a model are known: sha256 by path.
-    Files { model: String, files: BTreeMap<String, String> },
+    Files {
+        model: String,
+        files: BTreeMap<String, String>,
+    },
     /// The sha256 of a load point's exact prompts and settings.
-    Workload { point: usize, hash: String },
+    Workload {
+        point: usize,
+        hash: String,
+    },
     /// The load point at this index of the plan has its folder in the run.
-    Point { index: usize },
+    Point {
+        index: usize,
+    },
 }
 
 /// What all steps of a run share.
@@ -126,9 +134,10 @@ impl Job {
     /// Cells whose server reads the output of this step, or is it.
     fn cells_of(&self, index: usize) -> Vec<usize> {
         let plan = &self.prepared.plan;
-        let servers = plan.steps.iter().enumerate().filter(|(server, step)| {
-            step.kind == StepKind::Bench && (*server == index || step.chain.contains(&index))
-        });
+        let servers =
+            plan.steps.iter().enumerate().filter(|(server, step)| {
+                step.kind == StepKind::Bench && (*server == index || step.chain.contains(&index))
+            });
         servers.flat_map(|(server, _)| self.prepared.cells_of(server)).collect()
     }
 

@@ -89,7 +89,9 @@ fn keep(
     let records = draft.output().join(REQUESTS);
     let broken = match run.cut_off {
         Some(CutOff::Cancelled) => Some(StepError::Interrupted),
-        Some(CutOff::PointTimeout) => Some(StepError::PointTimeout { seconds: plan.points[number].load.point_timeout_s }),
+        Some(CutOff::PointTimeout) => {
+            Some(StepError::PointTimeout { seconds: plan.points[number].load.point_timeout_s })
+        }
         None => lost,
     };
     let answers = Answers::read(&records)?;
