@@ -29,7 +29,9 @@ pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Resul
     let outcome = block_on(async {
         let _signals = signals::listen(&cancel);
         let Some(_in_use) = Store::of_home(&request.home).in_use(Hold::Shared)? else {
-            return Err(Failure::Refused("`benchrun store gc` is at work on this store; try again when it is done".to_owned()));
+            return Err(Failure::Refused(
+                "`benchrun store gc` is at work on this store; try again when it is done".to_owned(),
+            ));
         };
         let prepared = tokio::select! {
             prepared = exec::prepare(&request, &cancel) => prepared?,

@@ -3,15 +3,22 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::event::StepKind;
 use crate::engine::Precision;
+use crate::event::StepKind;
 
 /// Deploys, measures and compares LLM serving setups from one manifest.
 #[derive(Debug, Parser)]
 #[command(name = "benchrun", version, max_term_width = 110)]
 pub(super) struct Arguments {
     /// Folder of the store and of the runs.
-    #[arg(long, global = true, env = "BENCHRUN_HOME", default_value = ".benchrun", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "BENCHRUN_HOME",
+        default_value = ".benchrun",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub home: PathBuf,
     #[command(subcommand)]
     pub command: Command,

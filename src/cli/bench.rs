@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -22,12 +22,12 @@ use crate::store::{EventLog, RunFolder, Runs};
 const NAME: &str = "bench";
 
 /// Puts load on a server that is up; keeps records as `apply` does.
-pub(super) fn run(mut args: BenchArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let tokenizer = args.tokenizer_path.as_deref().map(Tokenizer::load).transpose()?.map(Arc::new);
     let given = given_prompts(&args, tokenizer.as_deref())?;
     args.concurrency.sort_unstable();
     args.concurrency.dedup();
-    let run = Runs::of_home(&home).create(NAME, None)?;
+    let run = Runs::of_home(home).create(NAME, None)?;
     EventLog::create(&run)?;
     let cancel = CancellationToken::new();
     let mut bench = Bench { args, tokenizer, given, run, rows: Vec::new(), export: Vec::new() };
@@ -142,7 +142,11 @@ impl Bench {
     ) -> Result<bool, Failure> {
         let cell = CellId::new("server".to_owned());
         let folder = self.run.point(&cell, NAME, &format!("c{}", point.concurrency));
-        fs::create_dir_all(&folder).map_err(|source| Failure::File { doing: "create", path: folder.clone(), source })?;
+        fs::create_dir_all(&folder).map_err(|source| Failure::File {
+            doing: "create",
+            path: folder.clone(),
+            source,
+        })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
         let workload = prompts::workload_hash(&prompts, point);
@@ -198,8 +202,11 @@ impl Bench {
         };
         let version = env!("CARGO_PKG_VERSION");
         let export = json!({"experiments": self.export, "version": version, "service_kind": service, "endpoint": ""});
-        write_atomically(path, export.to_string().as_bytes())
-            .map_err(|source| Failure::File { doing: "write", path: path.clone(), source })
+        write_atomically(path, export.to_string().as_bytes()).map_err(|source| Failure::File {
+            doing: "write",
+            path: path.clone(),
+            source,
+        })
     }
 }
 

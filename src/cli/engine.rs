@@ -50,7 +50,8 @@ fn serve(args: ServeArgs, output: &mut Output) -> Result<(), Failure> {
         None => ServeConfig::default(),
         Some(path) => SourceText::load(path).and_then(read_document::<ServeConfig>).map_err(PrepareError::from)?.value,
     };
-    let folder_name = || args.folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+    let folder_name =
+        || args.folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
     let options = ServeOptions {
         served_model_name: args.served_model.clone().or(config.served_model).unwrap_or_else(folder_name),
         max_batch_size: args.max_batch_size.or(config.max_batch_size),

@@ -46,9 +46,13 @@ impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Prepare(_) | Self::Prompts(_) | Self::Refused(_) => Exit::Refused,
-            Self::Run(_) | Self::Store(_) | Self::Report(_) | Self::Engine(_) | Self::Load(_) | Self::File { .. } | Self::Dummy { .. } => {
-                Exit::Failed
-            }
+            Self::Run(_)
+            | Self::Store(_)
+            | Self::Report(_)
+            | Self::Engine(_)
+            | Self::Load(_)
+            | Self::File { .. }
+            | Self::Dummy { .. } => Exit::Failed,
             // A reader that went away, as `head` does, is not our failure to report as a bug.
             Self::Stdout(source) if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Stdout(_) => Exit::Failed,

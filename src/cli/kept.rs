@@ -31,8 +31,11 @@ pub(super) fn runs(command: &RunsCommand, home: &Path, output: &mut Output) -> R
         RunsCommand::Remove { runs: wanted } => {
             let found = wanted.iter().map(|run| runs.find(run)).collect::<Result<Vec<_>, _>>()?;
             for run in found {
-                fs::remove_dir_all(&run.path)
-                    .map_err(|source| Failure::File { doing: "remove", path: run.path.clone(), source })?;
+                fs::remove_dir_all(&run.path).map_err(|source| Failure::File {
+                    doing: "remove",
+                    path: run.path.clone(),
+                    source,
+                })?;
                 output.line(&format!("removed {}", run.id))?;
             }
         }
@@ -75,7 +78,12 @@ pub(super) fn store(command: &StoreCommand, home: &Path, output: &mut Output) ->
                 *bytes += entry.bytes;
             }
             for (kind, (count, bytes)) in sizes {
-                output.line(&format!("{:<9} {:>12}  {}", kind.name(), HumanBytes(bytes).to_string(), plural(count, "output")))?;
+                output.line(&format!(
+                    "{:<9} {:>12}  {}",
+                    kind.name(),
+                    HumanBytes(bytes).to_string(),
+                    plural(count, "output")
+                ))?;
             }
         }
         StoreCommand::Gc { dry_run } => {
@@ -110,7 +118,9 @@ fn keys_of_runs(runs: &Runs) -> Result<HashSet<String>, Failure> {
     for run in runs.folders()? {
         let plan = fs::read(run.join("plan.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         for list in plan.iter().flat_map(|plan| [&plan["steps"], &plan["points"]]) {
-            keys.extend(list.as_array().into_iter().flatten().filter_map(|step| Some(step["key"].as_str()?.to_owned())));
+            keys.extend(
+                list.as_array().into_iter().flatten().filter_map(|step| Some(step["key"].as_str()?.to_owned())),
+            );
         }
     }
     Ok(keys)

@@ -47,7 +47,8 @@ fn text(plan: &Plan) -> String {
         let _ = match &cell.state {
             CellState::Planned { .. } => {
                 let work = plan.points[cell.points.clone()].iter().filter(|point| point.has_work()).count();
-                let gpus = if cell.gpus > 0 { format!(", {}", plural(cell.gpus as usize, "GPU")) } else { String::new() };
+                let gpus =
+                    if cell.gpus > 0 { format!(", {}", plural(cell.gpus as usize, "GPU")) } else { String::new() };
                 let points = plural(cell.points.len(), "load point");
                 writeln!(text, "  {}  {points}, {work} to measure{gpus}", cell.id)
             }
@@ -73,7 +74,11 @@ fn text(plan: &Plan) -> String {
         plural(summary.servers_to_start, "server"),
         plural(summary.points_to_measure, "load point"),
         summary.points,
-        if summary.gpus > 0 { format!(", up to {} at a time", plural(summary.gpus as usize, "GPU")) } else { String::new() },
+        if summary.gpus > 0 {
+            format!(", up to {} at a time", plural(summary.gpus as usize, "GPU"))
+        } else {
+            String::new()
+        },
         if summary.unsupported + summary.excluded > 0 {
             format!("; {} unsupported, {} excluded", plural(summary.unsupported, "cell"), summary.excluded)
         } else {

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::args::RenderArgs;
 use super::exit::Exit;
@@ -9,8 +9,8 @@ use crate::base::write_atomically;
 use crate::plan::CellState;
 
 /// Writes the rendered files of one cell; folders of outputs that are not there yet are named as they will be.
-pub(super) fn run(args: &RenderArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
-    let prepared = prepare(args.manifest.clone(), home.clone(), None)?;
+pub(super) fn run(args: &RenderArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
+    let prepared = prepare(args.manifest.clone(), home.to_owned(), None)?;
     let cell = prepared.plan.cells.iter().find(|cell| cell.id.as_str() == args.cell);
     let server = match cell.map(|cell| &cell.state) {
         Some(CellState::Planned { server }) => *server,
@@ -25,11 +25,14 @@ pub(super) fn run(args: &RenderArgs, home: PathBuf, output: &mut Output) -> Resu
             });
         }
     };
-    let files = prepared.rendered_files(server, &home).map_err(crate::exec::PrepareError::from)?;
+    let files = prepared.rendered_files(server, home).map_err(crate::exec::PrepareError::from)?;
     for (name, text) in files {
         let path = args.out.join(name);
-        write_atomically(&path, text.as_bytes())
-            .map_err(|source| Failure::File { doing: "write", path: path.clone(), source })?;
+        write_atomically(&path, text.as_bytes()).map_err(|source| Failure::File {
+            doing: "write",
+            path: path.clone(),
+            source,
+        })?;
         output.line(&path.display().to_string())?;
     }
     Ok(Exit::Done)

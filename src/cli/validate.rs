@@ -9,7 +9,9 @@ pub(super) fn run(args: &ValidateArgs, output: &mut Output) -> Result<Exit, Fail
     let mut exit = Exit::Done;
     for manifest in &args.manifests {
         match exec::check(manifest) {
-            Ok(cells) => output.line(&format!("{}: ok, {}", manifest.display(), super::apply::plural(cells, "cell")))?,
+            Ok(cells) => {
+                output.line(&format!("{}: ok, {}", manifest.display(), super::apply::plural(cells, "cell")))?
+            }
             Err(error) => {
                 let failure = Failure::from(error);
                 output.failure(&failure);

@@ -166,9 +166,13 @@ impl StepError {
                 hints.push(format!("the whole log is `{}`", path.display()));
                 hints
             }
-            Self::PointTimeout { .. } => vec!["raise the phase's `point_timeout`, or ask for fewer requests".to_owned()],
+            Self::PointTimeout { .. } => {
+                vec!["raise the phase's `point_timeout`, or ask for fewer requests".to_owned()]
+            }
             Self::TimeLimit { .. } => vec!["raise it under `time_limits`".to_owned()],
-            Self::ForeignServer { .. } => vec!["stop that program, or run the same command again: each try takes fresh ports".to_owned()],
+            Self::ForeignServer { .. } => {
+                vec!["stop that program, or run the same command again: each try takes fresh ports".to_owned()]
+            }
             Self::Dummy(_)
             | Self::Recipe(_)
             | Self::Load(_)

@@ -22,7 +22,8 @@ pub(super) fn check(lock: &Locked, prepared: &Prepared) -> Result<(), PrepareErr
         compare(format!("version of {name}"), version, now)?;
     }
     for (name, model) in &lock.models {
-        if let Some(crate::plan::ModelIdentity::Path { files }) = prepared.models.get(name).map(|model| &model.identity) {
+        if let Some(crate::plan::ModelIdentity::Path { files }) = prepared.models.get(name).map(|model| &model.identity)
+        {
             for (file, hash) in &model.files {
                 compare(format!("{name}: {file}"), hash, files.get(file).map_or("missing", String::as_str))?;
             }
@@ -70,7 +71,8 @@ pub(super) fn lock_text(prepared: &Prepared, resolved: &Resolved) -> String {
 
 /// A lock lies in the run's folder, where the manifest's relative paths would mean something else.
 fn make_paths_absolute(manifest: &mut Manifest, base: &Path) {
-    let absolute = |path: &mut PathBuf| *path = std::path::absolute(base.join(&*path)).unwrap_or_else(|_| base.join(&*path));
+    let absolute =
+        |path: &mut PathBuf| *path = std::path::absolute(base.join(&*path)).unwrap_or_else(|_| base.join(&*path));
     for model in manifest.models.values_mut() {
         if let Model::Path(path) = model {
             absolute(path);
@@ -96,7 +98,8 @@ fn host() -> IndexMap<String, Scalar> {
     let cpu = cpus.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(':'));
     host.extend(cpu.map(|(_, cpu)| ("cpu".to_owned(), Scalar::Text(cpu.trim().to_owned()))));
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<i64>().ok());
+    let kib =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<i64>().ok());
     host.extend(kib.map(|kib| ("memory_mib".to_owned(), Scalar::Int(kib / 1024))));
     host
 }

@@ -53,8 +53,7 @@ pub(super) async fn resolve(
             Model::Path(path) => folder(name, base.join(path), store.to_owned()).await?,
             Model::Dummy(dummy) => {
                 let seed = dummy.seed.unwrap_or(manifest.seed);
-                let identity =
-                    ModelIdentity::Dummy { model: dummy.clone(), seed, generator: crate::dummy::GENERATOR };
+                let identity = ModelIdentity::Dummy { model: dummy.clone(), seed, generator: crate::dummy::GENERATOR };
                 ResolvedModel { identity, origin: Origin::Dummy { seed } }
             }
         };
@@ -91,7 +90,8 @@ async fn hf(
 }
 
 async fn folder(name: &str, path: PathBuf, store: PathBuf) -> Result<ResolvedModel, PrepareError> {
-    let failed = |path: &Path, source| PrepareError::ModelFolder { model: name.to_owned(), path: path.to_owned(), source };
+    let failed =
+        |path: &Path, source| PrepareError::ModelFolder { model: name.to_owned(), path: path.to_owned(), source };
     let folder = fs::canonicalize(&path).map_err(|source| failed(&path, source))?;
     if !folder.join("config.json").is_file() {
         return Err(PrepareError::NotAModel { model: name.to_owned(), path });

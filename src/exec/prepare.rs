@@ -137,7 +137,8 @@ fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError
             continue;
         }
         let path = base.join(&file.path);
-        let read = prompts::jsonl(&path).map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
+        let read = prompts::jsonl(&path)
+            .map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
         let mut digest = Digest::default();
         for prompt in &read {
             digest.update(format!("{}\n", prompt.text.len()).as_bytes());

@@ -12,7 +12,7 @@ use crate::recipe::{LoadedRecipe, Program};
 /// The name under which a recipe calls this very executable.
 const OURSELVES: &str = "benchrun";
 /// Python programs that import a GPU stack take long to print their version.
-const VERSION_LIMIT: Duration = Duration::from_secs(120);
+const VERSION_LIMIT: Duration = Duration::from_mins(2);
 
 /// A program of the recipe on this machine.
 #[derive(Clone, Debug)]
@@ -24,7 +24,11 @@ pub(super) struct FoundProgram {
 }
 
 /// Looks for each program of the recipe and asks for its version.
-pub(super) async fn find(recipe: &LoadedRecipe, path: &std::ffi::OsStr, cancel: &CancellationToken) -> BTreeMap<String, FoundProgram> {
+pub(super) async fn find(
+    recipe: &LoadedRecipe,
+    path: &std::ffi::OsStr,
+    cancel: &CancellationToken,
+) -> BTreeMap<String, FoundProgram> {
     let mut found = BTreeMap::new();
     for (name, program) in &recipe.recipe.programs {
         found.insert(name.clone(), find_one(program, path, cancel).await);

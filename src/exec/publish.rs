@@ -22,7 +22,8 @@ const POINT: &str = "point.json";
 /// What was seen of client and server while a load point was measured.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Measured {
-    pub measured_in: RunId,
+    /// The run that measured it.
+    pub run: RunId,
     /// sha256 over the exact prompts and settings.
     pub workload: String,
     pub client: ClientFacts,
@@ -87,7 +88,7 @@ pub(super) fn point(
         round: planned.load.round,
         status,
         reason: reason.map(|reason| plain_text(&reason)),
-        measured_in: measured.map(|measured| measured.measured_in.clone()),
+        measured_in: measured.map(|measured| measured.run.clone()),
         workload: measured.map(|measured| measured.workload.clone()),
         client: measured.map(|measured| measured.client.clone()).unwrap_or_default(),
         server: ServerFacts {
@@ -110,8 +111,15 @@ pub(super) fn folder(plan: &Plan, run: &RunFolder, number: usize) -> std::path::
 }
 
 /// Copies the rendered files of a cell out of the store.
-pub(super) fn rendered(store: &Store, plan: &Plan, run: &RunFolder, cell: &PlannedCell, server: usize) -> Result<(), StepError> {
-    let render = plan.steps[server].chain.iter().map(|&step| &plan.steps[step]).find(|step| step.kind == StepKind::Render);
+pub(super) fn rendered(
+    store: &Store,
+    plan: &Plan,
+    run: &RunFolder,
+    cell: &PlannedCell,
+    server: usize,
+) -> Result<(), StepError> {
+    let render =
+        plan.steps[server].chain.iter().map(|&step| &plan.steps[step]).find(|step| step.kind == StepKind::Render);
     let Some(render) = render else { return Ok(()) };
     copy_folder(&store.output(render.kind, &render.key), &run.cell(&cell.id).join("rendered"))
 }

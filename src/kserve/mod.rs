@@ -3,7 +3,7 @@
 //! `inference.rs` is generated from `kserve.proto` and committed, so that a build needs neither `protoc` nor a build
 //! script; a test generates it again and compares.
 
-#[expect(clippy::all, clippy::pedantic, reason = "generated code")]
+#[expect(clippy::all, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 #[rustfmt::skip]
 mod inference;
 

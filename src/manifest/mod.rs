@@ -29,8 +29,8 @@ pub use columns::known_columns;
 pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
 pub use read::{Document, Format, SourceText, read, read_document, read_text};
 pub use schema::json_schema;
-pub use yaml::to_yaml;
 pub use types::{
     AxisValue, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, JsonlFile, Locked, LockedModel, Manifest,
     Matrix, Model, Phase, PhaseData, PhaseOutput, Runtime, Seeds, Synthetic, Threshold, TimeLimits,
 };
+pub use yaml::to_yaml;

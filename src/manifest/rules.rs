@@ -68,7 +68,8 @@ fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
     for (name, _) in entries(manifest.pointer("/runtime/host/env")) {
         if ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) {
             let path = KeyPath::of_keys(&["runtime", "host", "env", name]);
-            let complaint = Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
+            let complaint =
+                Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
             let hint = "export it before `benchrun apply` instead: commands and servers inherit the environment";
             report.at_key(path, complaint.with_hint(hint));
         }

@@ -146,7 +146,8 @@ fn add_included(rows: &mut Vec<Vec<Scalar>>, manifest: &Manifest, groups: &[Grou
             .map(|(&name, value)| if name == "model" { model.clone().unwrap_or(value.clone()) } else { value.clone() })
             .collect();
         let rest = with_model_values(groups, &first, &manifest.matrix);
-        let defaults = first.into_iter().chain(rest.iter().flat_map(|group| group.values.first().cloned().unwrap_or_default()));
+        let defaults =
+            first.into_iter().chain(rest.iter().flat_map(|group| group.values.first().cloned().unwrap_or_default()));
         let row: Vec<Scalar> =
             axes.iter().zip(defaults).map(|(axis, value)| include.get(axis).cloned().unwrap_or(value)).collect();
         if known.insert(row.clone()) {
@@ -216,7 +217,9 @@ mod tests {
     #[test]
     fn includes_take_first_values_and_are_not_doubled() {
         assert_eq!(
-            ids("  axes: {model: [a], precision: [fp16, fp8]}\n  include: [{precision: int8_wo}, {precision: fp8}, {model: b}]"),
+            ids(
+                "  axes: {model: [a], precision: [fp16, fp8]}\n  include: [{precision: int8_wo}, {precision: fp8}, {model: b}]"
+            ),
             ["a/fp16", "a/fp8", "a/int8_wo", "b/fp16"]
         );
     }
@@ -224,7 +227,9 @@ mod tests {
     #[test]
     fn excluded_cells_stay_with_their_reason() {
         assert_eq!(
-            ids("  axes: {model: [a], precision: [fp8, fp16], tp: [1, 2]}\n  exclude: [{where: {precision: fp8, tp: [2, 4]}, because: no}]"),
+            ids(
+                "  axes: {model: [a], precision: [fp8, fp16], tp: [1, 2]}\n  exclude: [{where: {precision: fp8, tp: [2, 4]}, because: no}]"
+            ),
             ["a/fp8/tp1", "a/fp8/tp2 (no)", "a/fp16/tp1", "a/fp16/tp2"]
         );
     }

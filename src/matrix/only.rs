@@ -37,10 +37,11 @@ impl Only {
     pub fn choose(&self, cells: &Cells) -> Result<Vec<bool>, OnlyError> {
         let mut chosen = vec![true; cells.cells.len()];
         for (axis, values) in &self.conditions {
-            let at = cells.axes.iter().position(|name| name == axis).ok_or_else(|| OnlyError::UnknownAxis {
-                axis: axis.clone(),
-                known: cells.axes.clone(),
-            })?;
+            let at = cells
+                .axes
+                .iter()
+                .position(|name| name == axis)
+                .ok_or_else(|| OnlyError::UnknownAxis { axis: axis.clone(), known: cells.axes.clone() })?;
             let mut seen = vec![false; values.len()];
             for (cell, chosen) in cells.cells.iter().zip(&mut chosen) {
                 let value = cell.values[at].to_string();

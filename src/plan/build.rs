@@ -208,7 +208,9 @@ impl<'a> Planner<'a> {
         if !recipe.recipe.precisions.contains_key(&precision) {
             let known: Vec<&str> = recipe.recipe.precisions.keys().map(String::as_str).collect();
             let engine = &recipe.recipe.engine;
-            return Ok(Some(format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into()));
+            return Ok(Some(
+                format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into(),
+            ));
         }
         let used: Vec<Option<Scalar>> = self.limit_names.iter().map(|name| values.get(name).cloned()).collect();
         if let Some(known) = self.limits.get(&used) {
@@ -228,7 +230,13 @@ impl<'a> Planner<'a> {
             let loads = self.phases.loads(phase, values, &model_key)?;
             for load in loads.iter() {
                 let state = self.point_state(state, load);
-                self.points.push(Point { cell, name: load.name.clone(), load: load.point.clone(), data: load.data.clone(), state });
+                self.points.push(Point {
+                    cell,
+                    name: load.name.clone(),
+                    load: load.point.clone(),
+                    data: load.data.clone(),
+                    state,
+                });
             }
         }
         Ok(())
@@ -268,7 +276,8 @@ impl<'a> Planner<'a> {
         }
         let material = Material { model: self.inputs.models.get(model), ..Material::new(StepKind::Fetch) };
         let (key, material) = material.keyed();
-        let step = self.step(StepKind::Fetch, format!("fetch {model}"), key, material, Vec::new(), Vec::new(), model, values);
+        let step =
+            self.step(StepKind::Fetch, format!("fetch {model}"), key, material, Vec::new(), Vec::new(), model, values);
         self.fetches.insert(model.to_owned(), step);
         step
     }

@@ -76,7 +76,9 @@ impl Plan {
                 "kind": "point", "key": key, "label": label, "cell": cell, "state": state,
                 "material": self.point_material(index),
             }),
-            PointState::Unsupported { because } => json!({ "label": label, "cell": cell, "unsupported": because.as_ref() }),
+            PointState::Unsupported { because } => {
+                json!({ "label": label, "cell": cell, "unsupported": because.as_ref() })
+            }
             PointState::Excluded { because } => json!({ "label": label, "cell": cell, "excluded": because.as_ref() }),
             PointState::NotChosen => json!({ "label": label, "cell": cell, "not_chosen": true }),
         }

@@ -28,9 +28,7 @@ pub enum ModelIdentity {
         files: Vec<String>,
     },
     /// sha256 by relative path.
-    Path {
-        files: BTreeMap<String, String>,
-    },
+    Path { files: BTreeMap<String, String> },
     Dummy {
         model: DummyModel,
         seed: u64,

@@ -112,7 +112,7 @@ impl<'a> Phases<'a> {
         for &concurrency in &concurrency {
             for round in 1..=rounds {
                 let warmup_requests = warmup.unwrap_or(u64::from(concurrency));
-                let point = LoadPoint { concurrency, round, warmup_requests, ..template.clone() };
+                let point = LoadPoint { concurrency, warmup_requests, round, ..template.clone() };
                 loads.push(load(point, &digest));
             }
         }

@@ -99,11 +99,18 @@ pub struct Point {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum PointState {
-    Planned { key: StepKey, state: State },
+    Planned {
+        key: StepKey,
+        state: State,
+    },
     /// Not to be measured; the reason is the cell's or the phase's own.
-    Unsupported { because: Arc<str> },
+    Unsupported {
+        because: Arc<str>,
+    },
     /// The manifest leaves its cell out.
-    Excluded { because: Arc<str> },
+    Excluded {
+        because: Arc<str>,
+    },
     NotChosen,
 }
 

@@ -42,7 +42,8 @@ impl<'a> ValuesOf<'a> {
         }
         let version = manifest.engine.version.as_ref().or(said.versions.first());
         scalars.extend(version.map(|version| ("version".to_owned(), Scalar::Text(version.clone()))));
-        let defaults = said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
+        let defaults =
+            said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
         scalars.extend(defaults);
         let given = said.defaults.iter().chain(&manifest.engine.settings);
         scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
@@ -93,7 +94,13 @@ impl Values {
     /// For templates, together with the folders, the host and the ports.
     #[must_use]
     pub fn with(&self, places: &Places) -> Context {
-        Context::of(&All { scalars: &self.scalars, folders: &places.folders, quant: &self.quant, host: &places.host, port: &places.ports })
+        Context::of(&All {
+            scalars: &self.scalars,
+            folders: &places.folders,
+            quant: &self.quant,
+            host: &places.host,
+            port: &places.ports,
+        })
     }
 }
 

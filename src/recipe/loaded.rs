@@ -81,8 +81,7 @@ impl LoadedRecipe {
         };
         let document = read_document::<Recipe>(source)
             .map_err(|source| RecipeError::Mistakes { engine: engine.clone(), source })?;
-        let mut loaded =
-            Self { recipe: document.value, files, templates: Templates::default(), used: BTreeMap::new() };
+        let mut loaded = Self { recipe: document.value, files, templates: Templates::default(), used: BTreeMap::new() };
         loaded.check_consistency()?;
         loaded.compile()?;
         Ok(loaded)
@@ -135,7 +134,9 @@ impl LoadedRecipe {
 
     /// The addresses that all must answer before the server is ready.
     pub fn ready_urls(&self, values: &Context) -> Result<Vec<String>, RecipeError> {
-        (0..self.recipe.server.ready.len()).map(|index| self.text(&format!("server.ready[{index}].http"), values)).collect()
+        (0..self.recipe.server.ready.len())
+            .map(|index| self.text(&format!("server.ready[{index}].http"), values))
+            .collect()
     }
 
     /// Where the server serves a protocol, and the model's name there.
@@ -168,7 +169,12 @@ impl LoadedRecipe {
     #[must_use]
     pub fn hints(&self, log: &str) -> Vec<&str> {
         let known = |pattern: &str| regex::Regex::new(pattern).expect("patterns are compiled when a recipe is loaded");
-        self.recipe.log_hints.iter().filter(|hint| known(&hint.pattern).is_match(log)).map(|hint| hint.hint.as_str()).collect()
+        self.recipe
+            .log_hints
+            .iter()
+            .filter(|hint| known(&hint.pattern).is_match(log))
+            .map(|hint| hint.hint.as_str())
+            .collect()
     }
 
     fn actions(&self, part: Part) -> Vec<(String, Action)> {
@@ -246,7 +252,10 @@ impl LoadedRecipe {
                 }
                 for (path, template) in &action.files {
                     if self.files.text(template).is_none() {
-                        return problem(format!("{at}.files.{path}"), format!("names `{template}`, which is not there"));
+                        return problem(
+                            format!("{at}.files.{path}"),
+                            format!("names `{template}`, which is not there"),
+                        );
                     }
                 }
             }

@@ -12,6 +12,6 @@ mod types;
 pub use loaded::{LoadedRecipe, Part, RecipeError, Rendered};
 pub use source::{RecipeFiles, built_in_names};
 pub use types::{
-    Action, Argument, ConditionalArguments, Endpoint, Limit, LogHint, Probe, Program, Recipe, Server, Setting, SettingKind,
-    Steps,
+    Action, Argument, ConditionalArguments, Endpoint, Limit, LogHint, Probe, Program, Recipe, Server, Setting,
+    SettingKind, Steps,
 };

@@ -42,7 +42,9 @@ impl RecipeFiles {
     /// Where a file of this recipe is, for messages: built-in ones lie under `templates/`.
     #[must_use]
     pub fn origin(&self, name: &str) -> PathBuf {
-        self.texts.get(name).map_or_else(|| Path::new("templates").join(&self.engine).join(name), |(path, _)| path.clone())
+        self.texts
+            .get(name)
+            .map_or_else(|| Path::new("templates").join(&self.engine).join(name), |(path, _)| path.clone())
     }
 
     pub(super) fn templates(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -87,7 +87,8 @@ impl Templates {
 }
 
 fn described(template: &str, error: &minijinja::Error, missing: &BTreeSet<String>) -> RenderError {
-    let mut message = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let mut message =
+        error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     if error.kind() == minijinja::ErrorKind::UndefinedError && !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
         message = format!("no value for {}", names.join(", "));

@@ -57,7 +57,9 @@ impl Store {
         let mut keys = HashSet::new();
         for kind in StepKind::ALL {
             for folder in folders_in(&self.root.join(kind.name()))?.iter().filter(|folder| is_whole(folder)) {
-                keys.extend(folder.file_name().and_then(|name| name.to_str()).map(|name| StepKey::new(name.to_owned())));
+                keys.extend(
+                    folder.file_name().and_then(|name| name.to_str()).map(|name| StepKey::new(name.to_owned())),
+                );
             }
         }
         Ok(keys)
@@ -93,7 +95,8 @@ impl Store {
                 fs::remove_dir_all(&left).map_err(StoreError::at("remove", &left))?;
             }
         }
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).map_err(StoreError::at("create", &tmp))?;
+        let folder =
+            tempfile::Builder::new().prefix(&prefix).tempdir_in(&tmp).map_err(StoreError::at("create", &tmp))?;
         let draft = Draft { folder, store: self.clone(), target: self.folder(kind, key), _lock: lock };
         fs::create_dir(draft.output()).map_err(StoreError::at("create", &draft.output()))?;
         Ok(draft)
@@ -170,7 +173,8 @@ impl Draft {
     /// Puts the output in its place, whole, instead of an older one of the same key.
     pub fn finish(self, material: &Value) -> Result<PathBuf, StoreError> {
         let path = self.folder.path().join(MATERIAL);
-        let text = serde_json::to_vec_pretty(material).map_err(|source| StoreError::Json { path: path.clone(), source })?;
+        let text =
+            serde_json::to_vec_pretty(material).map_err(|source| StoreError::Json { path: path.clone(), source })?;
         write_atomically(&path, &text).map_err(StoreError::at("write", &path))?;
         let output = self.final_output();
         if let Some(parent) = self.target.parent() {

@@ -184,7 +184,8 @@ impl EventLog {
     pub fn append(&mut self, event: Event) -> Result<Stamped, StoreError> {
         let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         let stamped = Stamped { time, elapsed_s: self.began.elapsed().as_secs_f64(), event };
-        let line = serde_json::to_string(&stamped).map_err(|source| StoreError::Json { path: self.path.clone(), source })?;
+        let line =
+            serde_json::to_string(&stamped).map_err(|source| StoreError::Json { path: self.path.clone(), source })?;
         append_line(&mut self.file, &line).map_err(StoreError::at("write", &self.path))?;
         Ok(stamped)
     }

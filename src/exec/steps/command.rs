@@ -68,7 +68,8 @@ impl Job {
         match &source {
             ProcessError::Cancelled { .. } => StepError::Interrupted,
             ProcessError::Failed { tail, .. } | ProcessError::TimeLimit { tail, .. } => {
-                let hints = self.prepared.recipe.hints(tail).into_iter().chain(source.hint()).map(str::to_owned).collect();
+                let hints =
+                    self.prepared.recipe.hints(tail).into_iter().chain(source.hint()).map(str::to_owned).collect();
                 StepError::Hinted { source: Box::new(source), hints }
             }
             _ => StepError::Process(Box::new(source)),

@@ -7,6 +7,7 @@ mod point;
 mod server;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,11 +26,19 @@ use crate::store::{Hold, Lock, RunFolder, Store};
 pub(super) enum Message {
     Event(Event),
     /// The files of a model are known: sha256 by path.
-    Files { model: String, files: BTreeMap<String, String> },
+    Files {
+        model: String,
+        files: BTreeMap<String, String>,
+    },
     /// The sha256 of a load point's exact prompts and settings.
-    Workload { point: usize, hash: String },
+    Workload {
+        point: usize,
+        hash: String,
+    },
     /// The load point at this index of the plan has its folder in the run.
-    Point { index: usize },
+    Point {
+        index: usize,
+    },
 }
 
 /// What all steps of a run share.
@@ -126,26 +135,33 @@ impl Job {
     /// Cells whose server reads the output of this step, or is it.
     fn cells_of(&self, index: usize) -> Vec<usize> {
         let plan = &self.prepared.plan;
-        let servers = plan.steps.iter().enumerate().filter(|(server, step)| {
-            step.kind == StepKind::Bench && (*server == index || step.chain.contains(&index))
-        });
+        let servers =
+            plan.steps.iter().enumerate().filter(|(server, step)| {
+                step.kind == StepKind::Bench && (*server == index || step.chain.contains(&index))
+            });
         servers.flat_map(|(server, _)| self.prepared.cells_of(server)).collect()
     }
 
     /// The folder for a step's logs: in its first cell, with links from the other cells that share the step.
-    fn log_folder(&self, index: usize) -> Result<std::path::PathBuf, StepError> {
+    fn log_folder(&self, index: usize) -> Result<PathBuf, StepError> {
         let kind = self.prepared.plan.steps[index].kind.name();
         let cells = self.cells_of(index);
         let of_cell = |cell: usize| self.run.cell(&self.prepared.plan.cells[cell].id).join("logs");
         let first = of_cell(cells[0]).join(kind);
-        let write = |path: &std::path::Path, source| StepError::Write { path: path.to_owned(), source };
+        let write = |path: &Path, source| StepError::Write { path: path.to_owned(), source };
         std::fs::create_dir_all(&first).map_err(|source| write(&first, source))?;
         for &cell in &cells[1..] {
             let folder = of_cell(cell);
             std::fs::create_dir_all(&folder).map_err(|source| write(&folder, source))?;
             let link = folder.join(kind);
             if !link.exists() {
-                std::os::unix::fs::symlink(&first, &link).map_err(|source| write(&link, source))?;
+                // Relative, so that a run can be moved.
+                let inside = |path: &Path| path.strip_prefix(&self.run.path).map(ToOwned::to_owned);
+                let target = match (inside(&folder), inside(&first)) {
+                    (Ok(from), Ok(to)) => from.components().map(|_| "..").collect::<PathBuf>().join(to),
+                    _ => first.clone(),
+                };
+                std::os::unix::fs::symlink(&target, &link).map_err(|source| write(&link, source))?;
             }
         }
         Ok(first)

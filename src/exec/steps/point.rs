@@ -66,7 +66,7 @@ pub(super) async fn measure(
     let memory = running.server.sample_rss(MEMORY_PAUSE);
     let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
     let measured = Measured {
-        measured_in: job.run.id.clone(),
+        run: job.run.id.clone(),
         workload,
         client: run.client.clone(),
         server: ServerFacts { host_rss_mib_peak: memory.peak_mib(), ..ServerFacts::default() },
@@ -89,7 +89,9 @@ fn keep(
     let records = draft.output().join(REQUESTS);
     let broken = match run.cut_off {
         Some(CutOff::Cancelled) => Some(StepError::Interrupted),
-        Some(CutOff::PointTimeout) => Some(StepError::PointTimeout { seconds: plan.points[number].load.point_timeout_s }),
+        Some(CutOff::PointTimeout) => {
+            Some(StepError::PointTimeout { seconds: plan.points[number].load.point_timeout_s })
+        }
         None => lost,
     };
     let answers = Answers::read(&records)?;

@@ -118,14 +118,18 @@ impl Running {
         let mut missing = job.prepared.recipe.ready_urls(&self.values)?;
         missing.reverse();
         while let Some(url) = missing.last() {
-            let pause = async {
-                if answers(url).await { None } else { Some(tokio::time::sleep(PROBE_PAUSE).await) }
+            let probe = async {
+                let ready = answers(url).await;
+                if !ready {
+                    tokio::time::sleep(PROBE_PAUSE).await;
+                }
+                ready
             };
             tokio::select! {
                 facts = self.server.exited() => return Err(self.died(job, facts)),
                 () = cancel.cancelled() => return Err(StepError::Interrupted),
                 () = tokio::time::sleep_until(deadline) => return Err(self.not_ready(job, limit, url)),
-                waited = pause => if waited.is_none() { missing.pop(); },
+                ready = probe => if ready { missing.pop(); },
             }
         }
         Ok(())
