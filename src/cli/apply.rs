@@ -61,6 +61,9 @@ fn report_to(outcome: &RunOutcome, output: &mut Output) -> Result<Exit, Failure>
     } else if outcome.cached > 0 {
         output.remark(&format!("{} of {} were measured before", outcome.cached, plural(total, "load point")));
     }
+    if total == 0 && outcome.failures.is_empty() && !outcome.interrupted {
+        output.remark("nothing was measured: no cell is left to measure");
+    }
     for (step, error) in &outcome.failures {
         output.remark(&format!("failed: {step}: {}", error.replace('\n', "\n  ")));
     }

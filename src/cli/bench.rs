@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use super::failure::Failure;
 use super::output::{Output, color, width};
 use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
+use crate::event::Event;
 use crate::load::{self, CutOff, LoadJob, Prompt, RecordSink, Target, Tokenizer, prompts};
 use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, ServerFacts};
 use crate::report::{self, Row};
@@ -28,7 +30,8 @@ pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Resu
     args.concurrency.sort_unstable();
     args.concurrency.dedup();
     let run = Runs::of_home(home).create(NAME, None)?;
-    EventLog::create(&run)?;
+    let began = Instant::now();
+    let mut log = EventLog::create(&run)?;
     let cancel = CancellationToken::new();
     let mut bench = Bench { args, tokenizer, given, run, rows: Vec::new(), export: Vec::new() };
     let interrupted = block_on(async {
@@ -39,8 +42,16 @@ pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Resu
     output.line(report::table(&bench.rows, width(), color()).trim_end())?;
     output.remark(&format!("\nresults: {}", bench.run.path.join("results.csv").display()));
     bench.export()?;
-    let failed = bench.rows.iter().any(|row| row.point.status == PointStatus::Failed);
-    Ok(match (interrupted?, failed) {
+    let failed = bench.rows.iter().filter(|row| row.point.status == PointStatus::Failed).count();
+    log.append(Event::RunFinished {
+        ok: (bench.rows.len() - failed) as u64,
+        failed: failed as u64,
+        unsupported: 0,
+        skipped: 0,
+        cached: 0,
+        seconds: began.elapsed().as_secs_f64(),
+    })?;
+    Ok(match (interrupted?, failed > 0) {
         (true, _) => Exit::Interrupted,
         (false, true) => Exit::Failed,
         (false, false) => Exit::Done,

@@ -53,8 +53,6 @@ impl Failure {
             | Self::Load(_)
             | Self::File { .. }
             | Self::Dummy { .. } => Exit::Failed,
-            // A reader that went away, as `head` does, is not our failure to report as a bug.
-            Self::Stdout(source) if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Stdout(_) => Exit::Failed,
             Self::Runtime(_) => Exit::OurBug,
             Self::Usage { .. } => Exit::Usage,

@@ -28,7 +28,11 @@ impl Output {
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(Failure::Stdout)
+        match self.out.write_all(bytes).and_then(|()| self.out.flush()) {
+            // A reader that went away, as `head` does, changes nothing about what was done.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(Failure::Stdout),
+        }
     }
 
     /// A remark for whoever watches; a standard error that went away takes nothing with it.
@@ -37,11 +41,6 @@ impl Output {
     }
 
     pub(super) fn failure(&mut self, failure: &Failure) {
-        if let Failure::Stdout(source) = failure
-            && source.kind() == io::ErrorKind::BrokenPipe
-        {
-            return;
-        }
         self.remark(&format!("error: {failure}"));
         let mut cause = failure.source();
         while let Some(source) = cause {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,21 +32,22 @@ pub(super) enum Unpinned {
     Refuse,
 }
 
-/// Finds out what each model of the manifest is.
+/// Finds out what each of the models that are wanted is.
 pub(super) async fn resolve(
     manifest: &Manifest,
+    wanted: &BTreeSet<String>,
     base: &Path,
     store: &Path,
     unpinned: Unpinned,
 ) -> Result<BTreeMap<String, ResolvedModel>, PrepareError> {
     let mut resolved = BTreeMap::new();
     let mut hub = None;
-    for (name, model) in &manifest.models {
+    for (name, model) in manifest.models.iter().filter(|(name, _)| wanted.contains(*name)) {
         let model = match model {
             Model::Hf(model) => {
                 let hub = match &hub {
                     Some(hub) => hub,
-                    None => hub.insert(Hub::new(HubSettings::from_env()).map_err(|source| hub_error(name, source))?),
+                    None => hub.insert(Hub::new(hub_settings(unpinned)).map_err(|source| hub_error(name, source))?),
                 };
                 hf(name, model, manifest.locked.as_ref(), hub, unpinned).await?
             }
@@ -60,6 +61,15 @@ pub(super) async fn resolve(
         resolved.insert(name.clone(), model);
     }
     Ok(resolved)
+}
+
+/// Somebody who only looks does not want to wait for a hub that is not there.
+fn hub_settings(unpinned: Unpinned) -> HubSettings {
+    let mut settings = HubSettings::from_env();
+    if unpinned == Unpinned::Tolerate {
+        settings.patience.attempts = 1;
+    }
+    settings
 }
 
 fn hub_error(model: &str, source: crate::hub::HubError) -> PrepareError {

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,8 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         Purpose::Look => Unpinned::Tolerate,
         Purpose::Carry => Unpinned::Refuse,
     };
-    let models = resolve(&document.value, &base, store.root(), unpinned).await?;
+    let wanted = models_of(&cells, &chosen);
+    let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
     let programs = find(&recipe, &request.path, cancel).await;
     let (prompts, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
@@ -123,6 +124,13 @@ fn chosen(only: Option<&str>, cells: &Cells) -> Result<Vec<bool>, PrepareError> 
         None => Ok(vec![true; cells.cells.len()]),
         Some(text) => Ok(Only::parse(text)?.choose(cells)?),
     }
+}
+
+/// The models of the chosen cells: no other is asked for.
+fn models_of(cells: &Cells, chosen: &[bool]) -> BTreeSet<String> {
+    let model = cells.axes.iter().position(|axis| axis == "model").unwrap_or_default();
+    let chosen = cells.cells.iter().zip(chosen).filter(|(cell, chosen)| **chosen && cell.excluded.is_none());
+    chosen.filter_map(|(cell, _)| cell.values[model].as_text().map(ToOwned::to_owned)).collect()
 }
 
 type DataFiles = (HashMap<PathBuf, Vec<Prompt>>, HashMap<PathBuf, String>);

@@ -9,6 +9,7 @@ use crate::event::StepKind;
 
 /// So many earlier steps are compared with one that has no namesake among them.
 const MOST_COMPARED: usize = 64;
+const MOST_CHANGES: usize = 3;
 
 /// What exists already: outputs in the store, and the steps of the last run of this manifest.
 #[derive(Debug, Default)]
@@ -72,7 +73,9 @@ impl History {
         }
         let (label, material) = (label(), material());
         let namesake = past.iter().find(|step| step.label == label && !current.contains(&step.key));
-        let nearest = || replaced.min_by_key(|step| changes(&step.material, &material).len());
+        // With more differences than this it is another step, not a changed one.
+        let near = |step: &&PastStep| changes(&step.material, &material).len() <= MOST_CHANGES;
+        let nearest = || replaced.filter(near).min_by_key(|step| changes(&step.material, &material).len());
         let Some(step) = namesake.or_else(nearest) else { return State::Run };
         let changes = changes(&step.material, &material);
         // No difference: the output was removed from the store, failed, or is to be made anew.

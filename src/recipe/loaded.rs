@@ -251,10 +251,10 @@ impl LoadedRecipe {
                     None => return problem(at, "has neither a command nor files".to_owned()),
                 }
                 for (path, template) in &action.files {
-                    if self.files.text(template).is_none() {
+                    if !self.files.is_template(template) {
                         return problem(
                             format!("{at}.files.{path}"),
-                            format!("names `{template}`, which is not there"),
+                            format!("names `{template}`, but there is no template of this name (they end with `.j2`)"),
                         );
                     }
                 }

@@ -11,6 +11,9 @@ static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 /// The name of the file that makes a folder a recipe.
 pub(super) const RECIPE: &str = "recipe.yaml";
 
+/// How the names of templates end.
+const TEMPLATE: &str = ".j2";
+
 /// The texts of one recipe's folder, by relative path; a user's file stands in for the built-in one of the same name.
 #[derive(Clone, Debug)]
 pub struct RecipeFiles {
@@ -39,6 +42,10 @@ impl RecipeFiles {
         self.texts.get(name).map(|(_, text)| text.as_str())
     }
 
+    pub(super) fn is_template(&self, name: &str) -> bool {
+        self.templates().any(|(template, _)| template == name)
+    }
+
     /// Where a file of this recipe is, for messages: built-in ones lie under `templates/`.
     #[must_use]
     pub fn origin(&self, name: &str) -> PathBuf {
@@ -48,14 +55,15 @@ impl RecipeFiles {
     }
 
     pub(super) fn templates(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.texts.iter().filter(|(name, _)| *name != RECIPE).map(|(name, (_, text))| (name.as_str(), text.as_str()))
+        let texts = self.texts.iter().filter(|(name, _)| name.ends_with(TEMPLATE));
+        texts.map(|(name, (_, text))| (name.as_str(), text.as_str()))
     }
 
-    /// The sha256 over all names and texts.
+    /// The sha256 over the recipe and its templates; what else lies in the folder decides nothing.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut digest = Digest::default();
-        for (name, (_, text)) in &self.texts {
+        for (name, (_, text)) in self.texts.iter().filter(|(name, _)| *name == RECIPE || name.ends_with(TEMPLATE)) {
             digest.update(format!("{name} {}\n{text}", text.len()).as_bytes());
         }
         digest.hex()
