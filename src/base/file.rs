@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -25,4 +26,20 @@ pub fn append_line(file: &mut File, line: &str) -> io::Result<()> {
     bytes.extend_from_slice(line.as_bytes());
     bytes.push(b'\n');
     file.write_all(&bytes)
+}
+
+/// What to do about an error that comes from a full disk, anywhere in its chain of causes; `None` for any other.
+#[must_use]
+pub fn disk_full_hint(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) = kind {
+            let hint = "the disk is full: free some space (`benchrun store gc` removes outputs that no run needs), then run \
+                        the same command again; what was measured is kept";
+            return Some(hint.to_owned());
+        }
+        cause = error.source();
+    }
+    None
 }

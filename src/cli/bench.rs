@@ -112,7 +112,7 @@ impl Bench {
                 given
             }
             (None, Some(isl), Some(tokenizer)) => {
-                prompts::synthetic(tokenizer, isl, sent_in_all(point), point.prompt_seed)?
+                prompts::synthetic(tokenizer, isl, sent_in_all(point), point.own_prompt_seed())?
             }
             (None, _, _) => {
                 return Err(Failure::Usage {

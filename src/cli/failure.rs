@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::exit::Exit;
+use crate::base::disk_full_hint;
 use crate::dummy::DummyError;
 use crate::engine::EngineError;
 use crate::exec::{PrepareError, RunError};
@@ -54,6 +55,10 @@ impl Failure {
     }
 
     pub(super) fn hint(&self) -> Option<String> {
+        disk_full_hint(self).or_else(|| self.own_hint())
+    }
+
+    fn own_hint(&self) -> Option<String> {
         match self {
             Self::Prepare(source) => source.hint(),
             Self::Run(RunError::Store(source)) | Self::Store(source) => source.hint(),

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::base::disk_full_hint;
 use crate::dummy::DummyError;
 use crate::hub::HubError;
 use crate::load::LoadError;
@@ -132,7 +133,7 @@ impl StepError {
             }
             cause = source.source();
         }
-        for hint in self.hints() {
+        for hint in self.hints().into_iter().chain(disk_full_hint(self)) {
             text = format!("{text}\nhint: {hint}");
         }
         text
@@ -150,11 +151,6 @@ impl StepError {
                 let mut hints = hints.clone();
                 hints.push(format!("the whole log is `{}`", path.display()));
                 hints
-            }
-            Self::Write { source, .. }
-                if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
-                vec!["the disk is full: free some space, then run the same command again; what was measured is kept".to_owned()]
             }
             Self::PointTimeout { .. } => vec!["raise the phase's `point_timeout`, or ask for fewer requests".to_owned()],
             Self::TimeLimit { .. } => vec!["raise it under `time_limits`".to_owned()],

@@ -140,7 +140,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
                     self.cached += 1;
                     self.add_row(index)?;
                     let hash = self.rows[&index].point.workload.clone().unwrap_or_default();
-                    self.resolved.workloads.insert(workload_name(plan, index), hash);
+                    self.resolved.workloads.insert(plan.point_label(index), hash);
                     continue;
                 }
                 PointState::Unsupported { because } => (PointStatus::Unsupported, because),
@@ -205,7 +205,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
                 self.save_lock()?;
             }
             Message::Workload { point, hash } => {
-                let name = workload_name(&self.job.prepared.plan, point);
+                let name = self.job.prepared.plan.point_label(point);
                 self.resolved.workloads.insert(name, hash);
             }
             Message::Point { index } => {
@@ -286,7 +286,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
         let Some(summary) = &row.summary else { return Ok(()) };
         let mut messages = Vec::new();
         if summary.requests.failed > 0 {
-            let name = workload_name(&self.job.prepared.plan, index);
+            let name = self.job.prepared.plan.point_label(index);
             let (failed, sent) = (summary.requests.failed, summary.requests.sent);
             messages.push(format!("{name}: {failed} of {sent} requests failed; the figures are those of the others"));
         }
@@ -334,7 +334,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
                 .iter()
                 .map(|(column, bound)| Bound { column: column.clone(), min: bound.min, max: bound.max })
                 .collect();
-            misses.extend(row.missed(&bounds).iter().map(|miss| (workload_name(plan, *index), miss.to_string())));
+            misses.extend(row.missed(&bounds).iter().map(|miss| (plan.point_label(*index), miss.to_string())));
         }
         misses
     }
@@ -374,10 +374,4 @@ fn planned_cells(plan: &Plan) -> impl Iterator<Item = (&PlannedCell, usize)> {
         CellState::Planned { server } => Some((cell, server)),
         CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => None,
     })
-}
-
-/// `tiny/fp16/bs4 throughput c8`.
-fn workload_name(plan: &Plan, point: usize) -> String {
-    let point = &plan.points[point];
-    format!("{} {} {}", plan.cells[point.cell].id, point.load.phase, point.name)
 }

@@ -54,13 +54,16 @@ pub(super) fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Valu
 
 /// A phase is a folder in the run directory.
 fn check_phase_name(name: &str, path: &KeyPath, report: &mut Report<'_>) {
+    // A cell's folder has these beside the phases.
+    let reserved = ["logs", "rendered"].contains(&name);
     let fits = !name.is_empty()
+        && !reserved
         && name.len() <= 100
         && !name.starts_with('.')
         && !name.contains(|c: char| c == '/' || c == '\\' || c.is_control());
     if !fits {
         let complaint = Complaint::new("the phase's name cannot be the name of a folder");
-        let hint = "use at most 100 characters, no slash, and no dot at the start";
+        let hint = "use at most 100 characters, no slash, no dot at the start, and neither `logs` nor `rendered`";
         report.at_key(path.clone(), complaint.with_hint(hint));
     }
 }

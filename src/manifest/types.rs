@@ -112,6 +112,7 @@ pub struct DummyModel {
 #[serde(deny_unknown_fields)]
 pub struct Engine {
     /// The recipe: a folder under `templates/`, built in or your own.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), example = &"embedded")]
     pub name: String,
     /// The engine's version; the recipe's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

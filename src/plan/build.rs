@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::material::{Canonical, Material, point_key, point_material, sorted};
-use super::phase::{Load, Phases, identity};
+use super::material::{Canonical, Material, point_key, sorted};
+use super::phase::{Load, Phases};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
-use crate::base::{CellId, Scalar, StepKey};
+use crate::base::{Scalar, StepKey};
 use crate::event::StepKind;
 use crate::manifest::{Manifest, Runtime};
 use crate::matrix::{Cell, Cells};
@@ -63,6 +63,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         points: planner.points,
         warnings: Vec::new(),
     };
+    explain(&mut plan, inputs.history);
     settle(&mut plan);
     plan.warnings = warnings(&inputs);
     Ok(plan)
@@ -72,6 +73,27 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
 fn all_axes(axes: &[String]) -> Vec<String> {
     let others = axes.iter().filter(|axis| !KNOWN_AXES.contains(&axis.as_str())).cloned();
     KNOWN_AXES.iter().map(|&axis| axis.to_owned()).chain(others).collect()
+}
+
+/// Says of each step and load point that is not there which earlier one it replaces, if it does.
+fn explain(plan: &mut Plan, history: &History) {
+    if !history.has_past() {
+        return;
+    }
+    let steps = plan.steps.iter().map(|step| step.key.clone());
+    let current: HashSet<StepKey> = steps.chain(plan.points.iter().filter_map(|point| point.key().cloned())).collect();
+    for step in plan.steps.iter_mut().filter(|step| step.state == State::Run) {
+        let (label, material) = (|| step.label.clone(), || (*step.material).clone());
+        step.state = history.missing(step.kind.name(), &label, &material, &current);
+    }
+    for index in 0..plan.points.len() {
+        let PointState::Planned { state: State::Run, .. } = plan.points[index].state else { continue };
+        let (label, material) = (|| plan.point_label(index), || plan.point_material(index));
+        let explained = history.missing("point", &label, &material, &current);
+        if let PointState::Planned { state, .. } = &mut plan.points[index].state {
+            *state = explained;
+        }
+    }
 }
 
 /// A server has work to do exactly when one of its load points has, and another step only if something with work reads it.
@@ -171,7 +193,7 @@ impl<'a> Planner<'a> {
                 }
             },
         };
-        self.add_points(index, &cell.id, &state, values, &model)?;
+        self.add_points(index, &state, values, &model)?;
         let values = axes.iter().map(|axis| values.get(axis).cloned()).collect();
         Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
     }
@@ -194,14 +216,7 @@ impl<'a> Planner<'a> {
         Ok(met)
     }
 
-    fn add_points(
-        &mut self,
-        cell: usize,
-        id: &CellId,
-        state: &CellState,
-        values: &Values,
-        model: &str,
-    ) -> Result<(), PlanError> {
+    fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
         let model_key = match state {
             CellState::Planned { .. } => self.steps[self.fetches[model]].key.to_string(),
             CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => String::new(),
@@ -209,14 +224,14 @@ impl<'a> Planner<'a> {
         for phase in 0..self.inputs.manifest.benchmarks.len() {
             let loads = self.phases.loads(phase, values, &model_key)?;
             for load in loads.iter() {
-                let state = self.point_state(id, state, load);
+                let state = self.point_state(state, load);
                 self.points.push(Point { cell, name: load.name.clone(), load: load.point.clone(), data: load.data.clone(), state });
             }
         }
         Ok(())
     }
 
-    fn point_state(&self, cell_id: &CellId, cell: &CellState, load: &Load) -> PointState {
+    fn point_state(&self, cell: &CellState, load: &Load) -> PointState {
         let server = match cell {
             CellState::Planned { server } => &self.steps[*server],
             CellState::Unsupported { because } => return PointState::Unsupported { because: because.clone() },
@@ -230,12 +245,7 @@ impl<'a> Planner<'a> {
         }
         let key = point_key(&server.key, &load.digest);
         let history = self.inputs.history;
-        let label = || format!("{cell_id} {} {}", load.point.phase, load.name);
-        let state = if history.holds(StepKind::Bench, &key) {
-            State::Cached
-        } else {
-            history.missing("point", &label, || point_material(&server.key, &identity(&load.point), &load.data))
-        };
+        let state = if history.holds(StepKind::Bench, &key) { State::Cached } else { State::Run };
         PointState::Planned { key, state }
     }
 
@@ -322,11 +332,7 @@ impl<'a> Planner<'a> {
             return step;
         }
         let history = self.inputs.history;
-        let state = if kind != StepKind::Bench && history.holds(kind, &key) {
-            State::Cached
-        } else {
-            history.missing(kind.name(), &|| label.clone(), || material.clone())
-        };
+        let state = if kind != StepKind::Bench && history.holds(kind, &key) { State::Cached } else { State::Run };
         let index = self.steps.len();
         self.by_key.insert(key.clone(), index);
         self.steps.push(Step {

@@ -23,6 +23,7 @@ pub struct History {
 pub struct PastStep {
     /// `fetch`, `quantize`, `build`, `render`, `bench` or `point`.
     pub kind: String,
+    pub key: StepKey,
     pub label: String,
     pub material: Value,
 }
@@ -37,6 +38,11 @@ impl History {
         Self { stored, past: by_kind, rerun }
     }
 
+    #[must_use]
+    pub(super) fn has_past(&self) -> bool {
+        !self.past.is_empty()
+    }
+
     /// Whether `--rerun` asks for this kind of step to be done anew.
     #[must_use]
     pub fn is_rerun(&self, kind: StepKind) -> bool {
@@ -48,14 +54,25 @@ impl History {
         !self.is_rerun(kind) && self.stored.contains(key)
     }
 
-    /// The state of a step that the store does not hold: stale if the last run had one that this replaces.
+    /// The state of a step that the store does not hold: stale if the last run had one that this one replaces.
     ///
-    /// A namesake is taken if there is one, otherwise the earlier step with the fewest differences.
-    pub(super) fn missing(&self, kind: &str, label: &dyn Fn() -> String, material: impl FnOnce() -> Value) -> State {
+    /// Replaced is only what is not in the plan any more (`current`). A namesake is taken if there is one, otherwise the
+    /// step with the fewest differences.
+    pub(super) fn missing(
+        &self,
+        kind: &str,
+        label: &dyn Fn() -> String,
+        material: &dyn Fn() -> Value,
+        current: &HashSet<StepKey>,
+    ) -> State {
         let Some(past) = self.past.get(kind) else { return State::Run };
+        let mut replaced = past.iter().filter(|step| !current.contains(&step.key)).take(MOST_COMPARED).peekable();
+        if replaced.peek().is_none() {
+            return State::Run;
+        }
         let (label, material) = (label(), material());
-        let namesake = past.iter().find(|step| step.label == label);
-        let nearest = || past.iter().take(MOST_COMPARED).min_by_key(|step| changes(&step.material, &material).len());
+        let namesake = past.iter().find(|step| step.label == label && !current.contains(&step.key));
+        let nearest = || replaced.min_by_key(|step| changes(&step.material, &material).len());
         let Some(step) = namesake.or_else(nearest) else { return State::Run };
         let changes = changes(&step.material, &material);
         // No difference: the output was removed from the store, failed, or is to be made anew.

@@ -45,6 +45,13 @@ impl Plan {
         point_material(&self.steps[server].key, &identity(&point.load), &point.data)
     }
 
+    /// `tiny/fp16/bs4 throughput c8`.
+    #[must_use]
+    pub fn point_label(&self, index: usize) -> String {
+        let point = &self.points[index];
+        format!("{} {} {}", self.cells[point.cell].id, point.load.phase, point.name)
+    }
+
     fn cell_json(&self, cell: &PlannedCell) -> Value {
         let values: Map<String, Value> = self
             .axes
@@ -63,7 +70,7 @@ impl Plan {
 
     fn point_json(&self, index: usize, point: &Point) -> Value {
         let cell = &self.cells[point.cell].id;
-        let label = format!("{cell} {} {}", point.load.phase, point.name);
+        let label = self.point_label(index);
         match &point.state {
             PointState::Planned { key, state } => json!({
                 "kind": "point", "key": key, "label": label, "cell": cell, "state": state,

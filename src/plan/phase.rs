@@ -113,20 +113,11 @@ impl<'a> Phases<'a> {
             for round in 1..=rounds {
                 let warmup_requests = warmup.unwrap_or(u64::from(concurrency));
                 let point = LoadPoint { concurrency, round, warmup_requests, ..template.clone() };
-                loads.push(load(with_own_prompts(point), &digest));
+                loads.push(load(point, &digest));
             }
         }
         Ok(loads.into())
     }
-}
-
-/// Prompts differ between load points and rounds, so that a prefix cache filled by one does not flatter the next; they are
-/// the same in every cell, so that cells can be compared.
-fn with_own_prompts(mut point: LoadPoint) -> LoadPoint {
-    let digest =
-        Digest::of(format!("{} {} {} {}", point.prompt_seed, point.phase, point.concurrency, point.round).as_bytes());
-    point.prompt_seed = u64::from_str_radix(&digest[..16], 16).expect("a digest is hexadecimal");
-    point
 }
 
 fn load(point: LoadPoint, data: &Arc<str>) -> Load {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::Digest;
+
 /// How a request travels to the server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -118,10 +120,22 @@ pub struct LoadPoint {
     pub warmup_requests: u64,
     /// The round, from 1.
     pub round: u32,
+    /// The seed that [`LoadPoint::own_prompt_seed`] starts from.
     pub prompt_seed: u64,
     pub sampling_seed: u64,
     /// Seconds after which a request counts as failed with kind `timeout`.
     pub request_timeout_s: f64,
     /// Seconds after which the whole point is cut off.
     pub point_timeout_s: f64,
+}
+
+impl LoadPoint {
+    /// The seed of this load point's prompts. It differs between load points and rounds, so that a prefix cache filled by
+    /// one does not flatter the next; it is the same in every cell, so that cells can be compared.
+    #[must_use]
+    pub fn own_prompt_seed(&self) -> u64 {
+        let text = format!("{} {} {} {}", self.prompt_seed, self.phase, self.concurrency, self.round);
+        let digest = Digest::of(text.as_bytes());
+        u64::from_str_radix(&digest[..16], 16).expect("a digest is hexadecimal")
+    }
 }

@@ -24,12 +24,7 @@ impl StoreError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { path, source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
-                    "the disk of `{}` is full: free some space (`benchrun store gc` removes outputs that no run needs), \
-                     then run the same command again; what was measured is kept",
-                    path.display()
-                )),
+            Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     Some("give another folder with `--home DIR` or `BENCHRUN_HOME`".to_owned())
                 }

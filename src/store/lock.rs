@@ -9,6 +9,14 @@ use super::StoreError;
 /// How long to wait between looks at a lock that somebody else holds.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hold {
+    /// Together with others who share it.
+    Shared,
+    Alone,
+}
+
 /// An advisory lock on a file, released when dropped and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Lock {
@@ -17,9 +25,9 @@ pub struct Lock {
 
 impl Lock {
     /// Waits until the lock is free; `None` when cancelled before that.
-    pub async fn acquire(path: &Path, cancel: &CancellationToken) -> Result<Option<Self>, StoreError> {
+    pub async fn acquire(path: &Path, hold: Hold, cancel: &CancellationToken) -> Result<Option<Self>, StoreError> {
         loop {
-            if let Some(lock) = Self::try_acquire(path)? {
+            if let Some(lock) = Self::try_acquire(path, hold)? {
                 return Ok(Some(lock));
             }
             tokio::select! {
@@ -30,7 +38,7 @@ impl Lock {
     }
 
     /// `None` when somebody else holds it.
-    pub fn try_acquire(path: &Path) -> Result<Option<Self>, StoreError> {
+    pub fn try_acquire(path: &Path, hold: Hold) -> Result<Option<Self>, StoreError> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(StoreError::at("create", folder))?;
         }
@@ -40,7 +48,11 @@ impl Lock {
             .write(true)
             .open(path)
             .map_err(StoreError::at("open", path))?;
-        match file.try_lock() {
+        let locked = match hold {
+            Hold::Shared => file.try_lock_shared(),
+            Hold::Alone => file.try_lock(),
+        };
+        match locked {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StoreError::at("lock", path)(source)),

@@ -17,6 +17,6 @@ mod runs;
 
 pub use error::StoreError;
 pub use hashes::FileHashes;
-pub use lock::Lock;
+pub use lock::{Hold, Lock};
 pub use outputs::{Draft, Entry, Store};
 pub use runs::{EventLog, RunFolder, Runs};

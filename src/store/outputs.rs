@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{Lock, StoreError};
+use super::{Hold, Lock, StoreError};
 use crate::base::{StepKey, write_atomically};
 use crate::event::StepKind;
 
@@ -81,7 +81,7 @@ impl Store {
 
     /// Begins an output, as soon as no other run is making the same one.
     pub async fn begin(&self, kind: StepKind, key: &StepKey, cancel: &CancellationToken) -> Result<Draft, StoreError> {
-        let lock = Lock::acquire(&self.root.join("locks").join(key.as_str()), cancel).await?;
+        let lock = Lock::acquire(&self.root.join("locks").join(key.as_str()), Hold::Alone, cancel).await?;
         let lock = lock.ok_or_else(|| StoreError::Interrupted { key: key.clone() })?;
         let tmp = self.root.join("tmp");
         fs::create_dir_all(&tmp).map_err(StoreError::at("create", &tmp))?;
@@ -114,7 +114,7 @@ impl Store {
     /// Removes an output, unless some run is working on it; `false` then.
     pub fn remove(&self, entry: &Entry) -> Result<bool, StoreError> {
         let path = self.root.join("locks").join(entry.key.as_str());
-        let Some(_lock) = Lock::try_acquire(&path)? else { return Ok(false) };
+        let Some(_lock) = Lock::try_acquire(&path, Hold::Alone)? else { return Ok(false) };
         fs::remove_dir_all(&entry.folder).map_err(StoreError::at("remove", &entry.folder))?;
         fs::remove_file(&path).map_err(StoreError::at("remove", &path))?;
         Ok(true)

@@ -10,22 +10,13 @@ use crate::event::{Event, Outcome, StepKind};
 use crate::exec::StepError;
 use crate::load::Tokenizer;
 use crate::plan::Point;
-use crate::store::Lock;
 
 /// One server: up, every load point that has work, down again, whatever happens in between.
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
-    let _host = hold_host(cancel).await?;
     let running = server::start(job, index, cancel).await?;
     let result = measure(job, index, &running, cancel).await;
     running.stop(job).await;
     result
-}
-
-/// The host belongs to one measurement at a time, also across runs with other home folders.
-async fn hold_host(cancel: &CancellationToken) -> Result<Lock, StepError> {
-    let user = rustix::process::getuid().as_raw();
-    let path = std::env::temp_dir().join(format!("benchrun-{user}.lock"));
-    Lock::acquire(&path, cancel).await?.ok_or(StepError::Interrupted)
 }
 
 /// Measures what has to be. A load point that fails does not stop the next, unless the server is gone.

@@ -18,7 +18,7 @@ use crate::event::{Event, StepKind};
 use crate::manifest::{HostRuntime, Runtime};
 use crate::plan::{Places, Step};
 use crate::process::EnvValue;
-use crate::store::{RunFolder, Store};
+use crate::store::{Hold, Lock, RunFolder, Store};
 
 /// What a step tells the run's task.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ pub(super) async fn run(
     match step.kind {
         StepKind::Bench => {
             let _alone = job.host.write().await;
+            let _in_all_runs = hold_host(Hold::Alone, cancel).await?;
             start()?;
             bench::run(job, index, cancel).await
         }
@@ -75,10 +76,18 @@ pub(super) async fn run(
         StepKind::Quantize | StepKind::Build | StepKind::Render => {
             let _one_at_a_time = job.commands.lock().await;
             let _shared = job.host.read().await;
+            let _in_all_runs = hold_host(Hold::Shared, cancel).await?;
             start()?;
             command::run(job, index, cancel).await
         }
     }
+}
+
+/// The host as other runs see it, whatever their home folders: a measurement has it alone, builds share it.
+async fn hold_host(hold: Hold, cancel: &CancellationToken) -> Result<Lock, StepError> {
+    let user = rustix::process::getuid().as_raw();
+    let path = std::env::temp_dir().join(format!("benchrun-{user}.lock"));
+    Lock::acquire(&path, hold, cancel).await?.ok_or(StepError::Interrupted)
 }
 
 impl Job {

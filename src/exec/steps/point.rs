@@ -137,7 +137,7 @@ async fn prompts_of(
         Data::Synthetic { isl } => {
             let tokenizer =
                 tokenizer.clone().map_err(|reason| StepError::NoTokenizer { phase: load.phase.clone(), reason })?;
-            let (isl, count, seed) = (*isl, number_of_prompts(load), load.prompt_seed);
+            let (isl, count, seed) = (*isl, number_of_prompts(load), load.own_prompt_seed());
             let making = tokio::task::spawn_blocking(move || prompts::synthetic(&tokenizer, isl, count, seed));
             Ok(making.await.expect("making prompts returns its failures")?.into())
         }
