@@ -1,7 +1,7 @@
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
-use serde_json::Value;
+use serde::Serialize;
 
 use super::Failure;
 use crate::report::Color;
@@ -23,8 +23,10 @@ impl Output {
         self.bytes(b"\n")
     }
 
-    pub(super) fn json(&mut self, value: &Value) -> Result<(), Failure> {
-        self.line(&serde_json::to_string_pretty(value).expect("a JSON value is JSON"))
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let mut out = BufWriter::new(&mut self.out);
+        serde_json::to_writer_pretty(&mut out, value).map_err(|error| Failure::Stdout(error.into()))?;
+        out.write_all(b"\n").and_then(|()| out.flush()).map_err(Failure::Stdout)
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ pub(super) fn run(args: &PlanArgs, home: PathBuf, output: &mut Output) -> Result
     let plan = &prepared.plan;
     match args.format {
         PlanFormat::Text => output.bytes(text(plan).as_bytes())?,
-        PlanFormat::Json => output.json(&plan.to_json())?,
+        PlanFormat::Json => output.json(plan)?,
         PlanFormat::Dot => output.bytes(dot(plan).as_bytes())?,
     }
     let work = plan.summary().points_to_measure > 0;

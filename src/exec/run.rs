@@ -64,7 +64,7 @@ pub async fn run(
         Format::Toml => "manifest.toml",
     };
     run.write(copy, source.text.as_bytes())?;
-    run.write_json("plan.json", &prepared.plan.to_json())?;
+    run.write_json("plan.json", &prepared.plan)?;
     let (messages, inbox) = mpsc::unbounded_channel();
     let job = Arc::new(Job {
         store: Store::of_home(&settings.home),

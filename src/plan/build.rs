@@ -2,8 +2,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::material::{Canonical, Material, point_key, sorted};
 use super::phase::{Load, Phases};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
@@ -13,7 +11,7 @@ use crate::base::{Scalar, StepKey};
 use crate::event::StepKind;
 use crate::manifest::{Manifest, Runtime};
 use crate::matrix::{Cell, Cells};
-use crate::recipe::{LoadedRecipe, Part, RecipeError};
+use crate::recipe::{LoadedRecipe, Part, RecipeError, Rendered};
 use crate::spec::Protocol;
 
 /// All that a plan is made of.
@@ -43,14 +41,13 @@ pub enum PlanError {
 }
 
 /// Decides everything: which steps there are, what each one's key is, which of them are there already.
-pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
+pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
     let axes = all_axes(&inputs.cells.axes);
-    let values_of = ValuesOf::new(inputs.manifest, inputs.recipe, &inputs.cells.axes);
+    let expanded = std::mem::take(&mut inputs.cells.cells);
     let mut planner = Planner::new(&inputs);
-    let mut cells = Vec::with_capacity(inputs.cells.cells.len());
-    for (cell, &chosen) in inputs.cells.cells.iter().zip(&inputs.chosen) {
-        let values = Arc::new(values_of.cell(cell));
-        let planned = planner.cell(cells.len(), cell, &values, chosen, &axes)?;
+    let mut cells = Vec::with_capacity(expanded.len());
+    for (cell, &chosen) in expanded.into_iter().zip(&inputs.chosen) {
+        let planned = planner.cell(cells.len(), cell, chosen, &axes)?;
         cells.push(planned);
     }
     let version = inputs.manifest.engine.version.as_ref().or(inputs.recipe.recipe.versions.first());
@@ -64,6 +61,11 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         points: planner.points,
         warnings: Vec::new(),
     };
+    for index in 0..plan.points.len() {
+        if let Some(server) = plan.server_of(&plan.points[index]) {
+            plan.steps[server].points.push(index);
+        }
+    }
     explain(&mut plan, inputs.history);
     settle(&mut plan, inputs.history);
     plan.warnings = warnings(&inputs);
@@ -84,7 +86,7 @@ fn explain(plan: &mut Plan, history: &History) {
     let steps = plan.steps.iter().map(|step| step.key.clone());
     let current: HashSet<StepKey> = steps.chain(plan.points.iter().filter_map(|point| point.key().cloned())).collect();
     for step in plan.steps.iter_mut().filter(|step| step.state == State::Run) {
-        let (label, material) = (|| step.label.clone(), || (*step.material).clone());
+        let (label, material) = (|| step.label.clone(), || step.material());
         step.state = history.missing(step.kind.name(), &label, &material, &current);
     }
     for index in 0..plan.points.len() {
@@ -137,60 +139,72 @@ fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
         .collect()
 }
 
-/// By part, the steps before it and the values that it looks up.
-type PartMemo = HashMap<(Part, Vec<usize>, Vec<Option<Scalar>>), usize>;
+/// The values that some templates look up, in the order of their names.
+type Used = Vec<Option<Scalar>>;
 
+/// Everything is computed once for each combination of the values that it looks up, and not once for each cell.
 struct Planner<'a> {
     inputs: &'a Inputs<'a>,
+    values_of: ValuesOf,
     places: Places,
     phases: Phases<'a>,
     limit_names: Vec<String>,
+    limits: HashMap<Used, Option<Arc<str>>>,
     part_names: BTreeMap<Part, Vec<String>>,
-    limits: HashMap<Vec<Option<Scalar>>, Option<Arc<str>>>,
+    /// What a part says, as an index into `renderings`.
+    said: HashMap<(Part, Used), usize>,
+    /// `None` for a part that has nothing to do.
+    renderings: Vec<Option<Rendered>>,
     fetches: HashMap<String, usize>,
-    parts: PartMemo,
+    /// By what a part says and the steps before it.
+    parts: HashMap<(usize, Vec<usize>), usize>,
     by_key: HashMap<StepKey, usize>,
+    /// By server.
+    gpus: HashMap<usize, u32>,
     steps: Vec<Step>,
     points: Vec<Point>,
 }
 
 impl<'a> Planner<'a> {
     fn new(inputs: &'a Inputs<'a>) -> Self {
-        let names = |part: Part| inputs.recipe.used(part).iter().cloned().collect();
+        let recipe = inputs.recipe;
+        let values_of = ValuesOf::new(inputs.manifest, recipe, &inputs.cells.axes);
+        let names = |part| recipe.used(part).iter().filter(|name| values_of.may_have(name)).cloned().collect();
+        let mut limit_names = recipe.used_by_limits();
+        limit_names.insert("precision".to_owned());
         Self {
             inputs,
-            places: Places::symbolic(inputs.manifest, inputs.recipe),
-            phases: Phases::new(inputs.manifest, inputs.data_files),
-            limit_names: inputs.recipe.used_by_limits().into_iter().collect(),
-            part_names: Part::ALL.into_iter().map(|part| (part, names(part))).collect(),
+            places: Places::symbolic(inputs.manifest, recipe),
+            phases: Phases::new(inputs.manifest, &inputs.cells.axes, inputs.data_files),
+            limit_names: limit_names.into_iter().collect(),
             limits: HashMap::new(),
+            part_names: Part::ALL.into_iter().map(|part| (part, names(part))).collect(),
+            said: HashMap::new(),
+            renderings: Vec::new(),
             fetches: HashMap::new(),
             parts: HashMap::new(),
             by_key: HashMap::new(),
+            gpus: HashMap::new(),
+            values_of,
             steps: Vec::new(),
             points: Vec::new(),
         }
     }
 
-    fn cell(
-        &mut self,
-        index: usize,
-        cell: &Cell,
-        values: &Arc<Values>,
-        chosen: bool,
-        axes: &[String],
-    ) -> Result<PlannedCell, PlanError> {
+    fn cell(&mut self, index: usize, cell: Cell, chosen: bool, axes: &[String]) -> Result<PlannedCell, PlanError> {
+        let values = &Arc::new(self.values_of.cell(cell.values));
         let model = values.get("model").and_then(Scalar::as_text).unwrap_or_default().to_owned();
         let first_point = self.points.len();
         let mut gpus = 0;
-        let state = match &cell.excluded {
-            Some(because) => CellState::Excluded { because: because.clone() },
+        let state = match cell.excluded {
+            Some(because) => CellState::Excluded { because },
             None if !chosen => CellState::NotChosen,
             None => match self.unsupported(values)? {
                 Some(because) => CellState::Unsupported { because },
                 None => {
-                    gpus = self.inputs.recipe.gpus(&values.with(&self.places))?;
-                    CellState::Planned { server: self.server(&model, values)? }
+                    let server = self.server(&model, values)?;
+                    gpus = self.gpus(server, values)?;
+                    CellState::Planned { server }
                 }
             },
         };
@@ -198,27 +212,37 @@ impl<'a> Planner<'a> {
         // Without an axis, each phase has a length of its own.
         let of_phase = |axis: &str| ["isl", "osl"].contains(&axis) && values.axis(axis).is_none();
         let values = axes.iter().map(|axis| values.get(axis).filter(|_| !of_phase(axis)).cloned()).collect();
-        Ok(PlannedCell { id: cell.id.clone(), model, values, state, gpus, points: first_point..self.points.len() })
+        Ok(PlannedCell { id: cell.id, model, values, state, gpus, points: first_point..self.points.len() })
     }
 
     /// Why the engine cannot do a cell, if it cannot.
     fn unsupported(&mut self, values: &Values) -> Result<Option<Arc<str>>, PlanError> {
-        let recipe = self.inputs.recipe;
-        let precision = values.get("precision").map(ToString::to_string).unwrap_or_default();
-        if !recipe.recipe.precisions.contains_key(&precision) {
-            let known: Vec<&str> = recipe.recipe.precisions.keys().map(String::as_str).collect();
-            let engine = &recipe.recipe.engine;
-            return Ok(Some(
-                format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into(),
-            ));
-        }
-        let used: Vec<Option<Scalar>> = self.limit_names.iter().map(|name| values.get(name).cloned()).collect();
+        let used: Used = self.limit_names.iter().map(|name| values.get(name).cloned()).collect();
         if let Some(known) = self.limits.get(&used) {
             return Ok(known.clone());
         }
-        let met: Option<Arc<str>> = recipe.limit_met(&values.with(&self.places))?.map(Into::into);
+        let recipe = self.inputs.recipe;
+        let precisions = &recipe.recipe.precisions;
+        let precision = values.get("precision").map(ToString::to_string).unwrap_or_default();
+        let met: Option<Arc<str>> = if precisions.contains_key(&precision) {
+            recipe.limit_met(&values.with(&self.places))?.map(Into::into)
+        } else {
+            let known: Vec<&str> = precisions.keys().map(String::as_str).collect();
+            let engine = &recipe.recipe.engine;
+            Some(format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into())
+        };
         self.limits.insert(used, met.clone());
         Ok(met)
+    }
+
+    /// The GPUs of a server: the values that they follow from are among those that decide its key.
+    fn gpus(&mut self, server: usize, values: &Values) -> Result<u32, PlanError> {
+        if let Some(&gpus) = self.gpus.get(&server) {
+            return Ok(gpus);
+        }
+        let gpus = self.inputs.recipe.gpus(&values.with(&self.places))?;
+        self.gpus.insert(server, gpus);
+        Ok(gpus)
     }
 
     fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
@@ -276,57 +300,96 @@ impl<'a> Planner<'a> {
         }
         let material = Material { model: self.inputs.models.get(model), ..Material::new(StepKind::Fetch) };
         let (key, material) = material.keyed();
-        let step =
-            self.step(StepKind::Fetch, format!("fetch {model}"), key, material, Vec::new(), Vec::new(), model, values);
+        let step = self.add(Step {
+            kind: StepKind::Fetch,
+            state: self.state(StepKind::Fetch, &key),
+            key,
+            label: format!("fetch {model}"),
+            model: model.to_owned(),
+            chain: Vec::new(),
+            inputs: Vec::new(),
+            values: values.clone(),
+            program: None,
+            material,
+            points: Vec::new(),
+        });
         self.fetches.insert(model.to_owned(), step);
         step
     }
 
     /// The step that does a part, or the step before it when the part has nothing to do.
     fn part(&mut self, part: Part, chain: &[usize], model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
-        let before = chain[chain.len() - 1];
-        let used: Vec<Option<Scalar>> = self.part_names[&part].iter().map(|name| self.lookup(name, values)).collect();
-        let memo_key = (part, chain.to_vec(), used);
+        let said = self.said(part, values)?;
+        let memo_key = (said, chain.to_vec());
         if let Some(&step) = self.parts.get(&memo_key) {
             return Ok(step);
         }
-        let step = match self.inputs.recipe.render(part, &values.with(&self.places))? {
-            None => before,
-            Some(rendered) => {
-                let inputs = self.roles(part, chain);
-                let manifest = self.inputs.manifest;
-                let Runtime::Host(host) = &manifest.runtime;
-                let programs = rendered.command.first().and_then(|name| self.inputs.programs.get_key_value(name));
-                let kind = part.step();
-                let mut material = Material {
-                    values: values.used_by(self.inputs.recipe, part),
-                    rendered: Some(Canonical::of(&rendered)),
-                    programs: programs.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
-                    environment: if rendered.command.is_empty() { BTreeMap::new() } else { sorted(&host.env) },
-                    inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
-                    ..Material::new(kind)
-                };
-                if part == Part::Server {
-                    let context = values.with(&self.places);
-                    material.gpus = Some(self.inputs.recipe.gpus(&context)?);
-                    for protocol in Protocol::ALL {
-                        let endpoint = self.inputs.recipe.endpoint(protocol, &context)?;
-                        material.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
-                    }
-                }
-                let (key, material) = material.keyed();
-                let inputs: Vec<usize> = inputs.into_values().collect();
-                let label = label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part));
-                self.step(kind, label, key, material, chain.to_vec(), inputs, model, values)
-            }
+        let step = match &self.renderings[said] {
+            None => chain[chain.len() - 1],
+            Some(rendered) => self.add(self.part_step(part, rendered, chain, model, values)?),
         };
         self.parts.insert(memo_key, step);
         Ok(step)
     }
 
-    fn lookup(&self, name: &str, values: &Values) -> Option<Scalar> {
-        // `quant` follows from the precision.
-        values.get(if name == "quant" { "precision" } else { name }).cloned()
+    /// What a part says for these values, as an index into `renderings`.
+    fn said(&mut self, part: Part, values: &Values) -> Result<usize, PlanError> {
+        let used: Used = self.part_names[&part].iter().map(|name| lookup(name, values)).collect();
+        let memo_key = (part, used);
+        if let Some(&said) = self.said.get(&memo_key) {
+            return Ok(said);
+        }
+        let rendered = self.inputs.recipe.render(part, &values.with(&self.places))?;
+        self.renderings.push(rendered);
+        self.said.insert(memo_key, self.renderings.len() - 1);
+        Ok(self.renderings.len() - 1)
+    }
+
+    fn part_step(
+        &self,
+        part: Part,
+        rendered: &Rendered,
+        chain: &[usize],
+        model: &str,
+        values: &Arc<Values>,
+    ) -> Result<Step, PlanError> {
+        let kind = part.step();
+        let recipe = self.inputs.recipe;
+        let inputs = self.roles(part, chain);
+        let Runtime::Host(host) = &self.inputs.manifest.runtime;
+        let program = rendered.command.first();
+        let version = program.and_then(|name| self.inputs.programs.get_key_value(name));
+        let mut material = Material {
+            values: values.used_by(recipe, part),
+            rendered: Some(Canonical::of(rendered)),
+            programs: version.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
+            environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
+            inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
+            ..Material::new(kind)
+        };
+        if part == Part::Server {
+            let context = values.with(&self.places);
+            material.gpus = Some(recipe.gpus(&context)?);
+            for protocol in Protocol::ALL {
+                let endpoint = recipe.endpoint(protocol, &context)?;
+                material.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
+            }
+        }
+        let (key, material) = material.keyed();
+        let inputs: Vec<usize> = inputs.into_values().collect();
+        Ok(Step {
+            kind,
+            state: self.state(kind, &key),
+            key,
+            label: label(kind, model, values, &inputs, &self.steps, recipe.used(part)),
+            model: model.to_owned(),
+            chain: chain.to_vec(),
+            inputs,
+            values: values.clone(),
+            program: program.cloned(),
+            material,
+            points: Vec::new(),
+        })
     }
 
     /// The steps that a part reads, by the name its templates use; a server also reads the model, for its tokenizer.
@@ -336,38 +399,26 @@ impl<'a> Planner<'a> {
         roles.filter(|(role, _)| used.contains(*role) || (part == Part::Server && *role == "fetch")).collect()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a step, named by their order in the struct")]
-    fn step(
-        &mut self,
-        kind: StepKind,
-        label: String,
-        key: StepKey,
-        material: Value,
-        chain: Vec<usize>,
-        inputs: Vec<usize>,
-        model: &str,
-        values: &Arc<Values>,
-    ) -> usize {
-        if let Some(&step) = self.by_key.get(&key) {
-            return step;
+    /// A server is there when its load points are, which is settled later.
+    fn state(&self, kind: StepKind, key: &StepKey) -> State {
+        if kind != StepKind::Bench && self.inputs.history.holds(kind, key) { State::Cached } else { State::Run }
+    }
+
+    /// The index of a step, which is there only once.
+    fn add(&mut self, step: Step) -> usize {
+        if let Some(&known) = self.by_key.get(&step.key) {
+            return known;
         }
-        let history = self.inputs.history;
-        let state = if kind != StepKind::Bench && history.holds(kind, &key) { State::Cached } else { State::Run };
         let index = self.steps.len();
-        self.by_key.insert(key.clone(), index);
-        self.steps.push(Step {
-            kind,
-            key,
-            label,
-            model: model.to_owned(),
-            chain,
-            inputs,
-            values: values.clone(),
-            material: Arc::new(material),
-            state,
-        });
+        self.by_key.insert(step.key.clone(), index);
+        self.steps.push(step);
         index
     }
+}
+
+fn lookup(name: &str, values: &Values) -> Option<Scalar> {
+    // `quant` follows from the precision.
+    values.get(if name == "quant" { "precision" } else { name }).cloned()
 }
 
 /// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, and the axes that it looks up itself.

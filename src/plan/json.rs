@@ -1,39 +1,38 @@
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::material::point_material;
 use super::phase::identity;
-use super::types::{CellState, Plan, PlannedCell, Point, PointState};
+use super::types::{CellState, Plan, PlannedCell, Point, PointState, Step};
+
+/// `plan.json`, and what `benchrun plan --format json` prints.
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("format", &1)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("engine", &self.engine)?;
+        map.serialize_entry("engine_version", &self.engine_version)?;
+        map.serialize_entry("summary", &self.summary())?;
+        map.serialize_entry("warnings", &self.warnings)?;
+        map.serialize_entry("cells", &Listed(|| self.cells.iter().map(|cell| self.cell_json(cell))))?;
+        map.serialize_entry("steps", &Listed(|| self.steps.iter().map(|step| self.step_json(step))))?;
+        let points = || self.points.iter().enumerate().map(|(index, point)| self.point_json(index, point));
+        map.serialize_entry("points", &Listed(points))?;
+        map.end()
+    }
+}
+
+/// A list that is made while it is written: a large plan as one value would take gigabytes.
+struct Listed<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item = Value>> Serialize for Listed<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
 
 impl Plan {
-    /// `plan.json`, and what `benchrun plan --format json` prints.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let steps: Vec<Value> = self
-            .steps
-            .iter()
-            .map(|step| {
-                let inputs: Vec<&str> = step.inputs.iter().map(|&input| self.steps[input].key.as_str()).collect();
-                json!({
-                    "kind": step.kind, "key": step.key, "label": step.label, "state": step.state, "inputs": inputs,
-                    "material": *step.material,
-                })
-            })
-            .collect();
-        let cells: Vec<Value> = self.cells.iter().map(|cell| self.cell_json(cell)).collect();
-        let points: Vec<Value> = self.points.iter().enumerate().map(|(at, point)| self.point_json(at, point)).collect();
-        json!({
-            "format": 1,
-            "name": self.name,
-            "engine": self.engine,
-            "engine_version": self.engine_version,
-            "summary": self.summary(),
-            "warnings": self.warnings,
-            "cells": cells,
-            "steps": steps,
-            "points": points,
-        })
-    }
-
     /// What decides the key of the load point at this index.
     ///
     /// # Panics
@@ -50,6 +49,14 @@ impl Plan {
     pub fn point_label(&self, index: usize) -> String {
         let point = &self.points[index];
         format!("{} {} {}", self.cells[point.cell].id, point.load.phase, point.name)
+    }
+
+    fn step_json(&self, step: &Step) -> Value {
+        let inputs: Vec<&str> = step.inputs.iter().map(|&input| self.steps[input].key.as_str()).collect();
+        json!({
+            "kind": step.kind, "key": step.key, "label": step.label, "state": step.state, "inputs": inputs,
+            "material": step.material(),
+        })
     }
 
     fn cell_json(&self, cell: &PlannedCell) -> Value {

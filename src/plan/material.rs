@@ -46,7 +46,7 @@ pub(super) struct Material<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<&'a ModelIdentity>,
     /// The values that the templates looked up.
-    pub values: BTreeMap<String, Scalar>,
+    pub values: BTreeMap<String, &'a Scalar>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Canonical<'a>>,
     /// Where each protocol is served, and under which name of the model.
@@ -99,9 +99,10 @@ impl Material<'_> {
         }
     }
 
-    pub(super) fn keyed(&self) -> (StepKey, Value) {
-        let value = serde_json::to_value(self).expect("materials are plain data with string keys");
-        (key_of(&value), value)
+    /// The key, and the text that it is the sha256 of.
+    pub(super) fn keyed(&self) -> (StepKey, Box<str>) {
+        let text = serde_json::to_string(self).expect("materials are plain data with string keys");
+        (StepKey::new(Digest::of(text.as_bytes())), text.into())
     }
 }
 
@@ -116,10 +117,6 @@ pub(super) fn point_material(server: &StepKey, load: &LoadPoint, data: &str) -> 
 /// hundreds of thousands.
 pub(super) fn point_key(server: &StepKey, load_digest: &str) -> StepKey {
     StepKey::new(Digest::of(format!("point {FORMAT} {MEASURING} {server} {load_digest}").as_bytes()))
-}
-
-pub(super) fn key_of(material: &Value) -> StepKey {
-    StepKey::new(Digest::of(material.to_string().as_bytes()))
 }
 
 /// One difference between two materials.

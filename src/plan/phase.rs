@@ -43,24 +43,28 @@ pub(super) struct Phases<'a> {
     manifest: &'a Manifest,
     /// sha256 by path, as the manifest has it.
     files: &'a HashMap<PathBuf, String>,
+    /// Those of [`PHASE_AXES`] that the matrix has.
+    axes: Vec<&'static str>,
     memo: Memo,
 }
 
 impl<'a> Phases<'a> {
-    pub(super) fn new(manifest: &'a Manifest, files: &'a HashMap<PathBuf, String>) -> Self {
-        Self { manifest, files, memo: HashMap::new() }
+    pub(super) fn new(manifest: &'a Manifest, axes: &[String], files: &'a HashMap<PathBuf, String>) -> Self {
+        let axes = PHASE_AXES.into_iter().filter(|&name| axes.iter().any(|axis| axis == name)).collect();
+        Self { manifest, files, axes, memo: HashMap::new() }
     }
 
     /// The load points of the phase at `index` for a cell with these values, whose model's key is `model`.
     pub(super) fn loads(&mut self, index: usize, values: &Values, model: &str) -> Result<Arc<[Load]>, PlanError> {
-        let mut used: Vec<Option<Scalar>> = PHASE_AXES.iter().map(|name| values.axis(name).cloned()).collect();
+        let mut used: Vec<Option<Scalar>> = self.axes.iter().map(|name| values.axis(name).cloned()).collect();
         used.push(Some(Scalar::from(model)));
-        if let Some(loads) = self.memo.get(&(index, used.clone())) {
+        let memo_key = (index, used);
+        if let Some(loads) = self.memo.get(&memo_key) {
             return Ok(loads.clone());
         }
         let (name, phase) = self.manifest.benchmarks.get_index(index).expect("the index runs over the phases");
         let loads = self.resolve(name, phase, values, model)?;
-        self.memo.insert((index, used), loads.clone());
+        self.memo.insert(memo_key, loads.clone());
         Ok(loads)
     }
 

@@ -66,7 +66,12 @@ pub struct Step {
     pub inputs: Vec<usize>,
     /// What its templates are rendered with.
     pub values: Arc<Values>,
-    pub material: Arc<Value>,
+    /// The name under the recipe's `programs` of what its command starts.
+    pub program: Option<String>,
+    /// The JSON text that the key is the sha256 of. As text, because a sweep may have a hundred thousand of them.
+    pub material: Box<str>,
+    /// The load points behind it, in [`Plan::points`]; only a server has any.
+    pub points: Vec<usize>,
     pub state: State,
 }
 
@@ -128,6 +133,14 @@ pub struct Summary {
     pub gpus: u32,
 }
 
+impl Step {
+    /// What decides the key, to be shown and compared.
+    #[must_use]
+    pub fn material(&self) -> Value {
+        serde_json::from_str(&self.material).expect("the text was made from plain data")
+    }
+}
+
 impl State {
     #[must_use]
     pub fn has_work(&self) -> bool {
@@ -182,7 +195,7 @@ impl Plan {
 
     /// The load points behind a server, by its step's index.
     pub fn points_of(&self, server: usize) -> impl Iterator<Item = (usize, &Point)> {
-        self.points.iter().enumerate().filter(move |(_, point)| self.server_of(point) == Some(server))
+        self.steps[server].points.iter().map(|&index| (index, &self.points[index]))
     }
 
     /// The index of the step that starts a point's server.

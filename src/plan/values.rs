@@ -1,11 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::base::Scalar;
 use crate::manifest::{Manifest, PhaseData, Runtime};
-use crate::matrix::Cell;
 use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
 
@@ -13,26 +13,31 @@ use crate::render::Context;
 pub const KNOWN_AXES: [&str; 7] = ["model", "precision", "tp", "pp", "batch_size", "isl", "osl"];
 
 /// What a cell gives to templates: its axes, the engine's settings and what follows from them.
+///
+/// A sweep may have a hundred thousand of these: a cell keeps its own values and shares the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values {
-    scalars: BTreeMap<String, Scalar>,
+    axes: Arc<[String]>,
+    /// One for each of `axes`.
+    own: Vec<Scalar>,
+    /// What all cells have in common; an axis of the same name hides it.
+    common: Arc<BTreeMap<String, Scalar>>,
     /// The entries of the cell's precision: `quant` in templates.
-    quant: BTreeMap<String, Scalar>,
-    axes: Arc<BTreeSet<String>>,
+    quant: Arc<BTreeMap<String, Scalar>>,
 }
 
 /// Makes the values of each cell of a sweep.
-pub(super) struct ValuesOf<'a> {
-    recipe: &'a LoadedRecipe,
-    axes: &'a [String],
-    /// What all cells have in common.
-    common: Values,
+pub(super) struct ValuesOf {
+    axes: Arc<[String]>,
+    common: Arc<BTreeMap<String, Scalar>>,
+    /// By precision.
+    quants: BTreeMap<String, Arc<BTreeMap<String, Scalar>>>,
 }
 
-impl<'a> ValuesOf<'a> {
+impl ValuesOf {
     /// Weakest first: what the phases need at most, the recipe's defaults, the manifest's settings; then each cell's axes.
     #[must_use]
-    pub(super) fn new(manifest: &Manifest, recipe: &'a LoadedRecipe, axes: &'a [String]) -> Self {
+    pub(super) fn new(manifest: &Manifest, recipe: &LoadedRecipe, axes: &[String]) -> Self {
         let said = &recipe.recipe;
         let mut scalars: BTreeMap<String, Scalar> =
             BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
@@ -47,19 +52,24 @@ impl<'a> ValuesOf<'a> {
         scalars.extend(defaults);
         let given = said.defaults.iter().chain(&manifest.engine.settings);
         scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
-        let common = Values { scalars, quant: BTreeMap::new(), axes: Arc::new(axes.iter().cloned().collect()) };
-        Self { recipe, axes, common }
+        let quant = |entries: &IndexMap<String, Scalar>| Arc::new(entries.clone().into_iter().collect());
+        let quants = said.precisions.iter().map(|(name, entries)| (name.clone(), quant(entries))).collect();
+        Self { axes: axes.into(), common: Arc::new(scalars), quants }
     }
 
+    /// Whether a cell may have a value of this name.
     #[must_use]
-    pub(super) fn cell(&self, cell: &Cell) -> Values {
-        let mut values = self.common.clone();
-        for (axis, value) in self.axes.iter().zip(&cell.values) {
-            values.scalars.insert(axis.clone(), value.clone());
-        }
+    pub(super) fn may_have(&self, name: &str) -> bool {
+        name == "quant" || self.common.contains_key(name) || self.axes.iter().any(|axis| axis == name)
+    }
+
+    /// The values of a cell, from one for each axis.
+    #[must_use]
+    pub(super) fn cell(&self, own: Vec<Scalar>) -> Values {
+        let mut values = Values { axes: self.axes.clone(), own, common: self.common.clone(), quant: Arc::default() };
         let precision = values.get("precision").and_then(Scalar::as_text);
-        if let Some(quant) = precision.and_then(|name| self.recipe.recipe.precisions.get(name)) {
-            values.quant = quant.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        if let Some(quant) = precision.and_then(|name| self.quants.get(name)) {
+            values.quant = quant.clone();
         }
         values
     }
@@ -69,23 +79,23 @@ impl Values {
     /// The value of an axis of the matrix, and only of an axis.
     #[must_use]
     pub fn axis(&self, name: &str) -> Option<&Scalar> {
-        if self.axes.contains(name) { self.scalars.get(name) } else { None }
+        self.axes.iter().position(|axis| axis == name).map(|at| &self.own[at])
     }
 
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Scalar> {
-        self.scalars.get(name)
+        self.axis(name).or_else(|| self.common.get(name))
     }
 
     /// The values that a part looks up: what its output can depend on besides its inputs.
     #[must_use]
-    pub fn used_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, Scalar> {
+    pub fn used_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
         let mut used = BTreeMap::new();
         for name in recipe.used(part) {
             if name == "quant" {
-                used.extend(self.quant.iter().map(|(key, value)| (format!("quant.{key}"), value.clone())));
-            } else if let Some(value) = self.scalars.get(name) {
-                used.insert(name.clone(), value.clone());
+                used.extend(self.quant.iter().map(|(key, value)| (format!("quant.{key}"), value)));
+            } else if let Some(value) = self.get(name) {
+                used.insert(name.clone(), value);
             }
         }
         used
@@ -94,8 +104,10 @@ impl Values {
     /// For templates, together with the folders, the host and the ports.
     #[must_use]
     pub fn with(&self, places: &Places) -> Context {
+        let common = self.common.iter().map(|(name, value)| (name.as_str(), value));
+        let scalars = common.chain(self.axes.iter().map(String::as_str).zip(&self.own)).collect();
         Context::of(&All {
-            scalars: &self.scalars,
+            scalars,
             folders: &places.folders,
             quant: &self.quant,
             host: &places.host,
@@ -107,7 +119,7 @@ impl Values {
 #[derive(Serialize)]
 struct All<'a> {
     #[serde(flatten)]
-    scalars: &'a BTreeMap<String, Scalar>,
+    scalars: BTreeMap<&'a str, &'a Scalar>,
     #[serde(flatten)]
     folders: &'a BTreeMap<&'static str, String>,
     quant: &'a BTreeMap<String, Scalar>,

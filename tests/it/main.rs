@@ -4,6 +4,7 @@
 mod engine;
 mod hub;
 mod kserve_code;
+mod layers;
 mod load;
 mod local_hub;
 mod manifest;
