@@ -120,6 +120,15 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// Whether the step was stopped by us, through no fault of its own.
+    pub(super) fn is_interruption(&self) -> bool {
+        match self {
+            Self::Interrupted | Self::Store(StoreError::Interrupted { .. }) => true,
+            Self::Hub(source) => matches!(**source, HubError::Cancelled),
+            _ => false,
+        }
+    }
+
     /// The whole chain of causes with what to try next, for the event log and the terminal.
     #[must_use]
     pub fn report(&self) -> String {
