@@ -14,7 +14,7 @@ use crate::store::Lock;
 
 /// One server: up, every load point that has work, down again, whatever happens in between.
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
-    let _host = hold_host(cancel).await?;
+    let _host = hold_host(job, cancel).await?;
     let running = server::start(job, index, cancel).await?;
     let result = measure(job, index, &running, cancel).await;
     running.stop(job).await;
@@ -22,9 +22,15 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
 }
 
 /// The host belongs to one measurement at a time, also across runs with other home folders.
-async fn hold_host(cancel: &CancellationToken) -> Result<Lock, StepError> {
+async fn hold_host(job: &Job, cancel: &CancellationToken) -> Result<Lock, StepError> {
     let user = rustix::process::getuid().as_raw();
     let path = std::env::temp_dir().join(format!("benchrun-{user}.lock"));
+    if let Some(lock) = Lock::try_acquire(&path)? {
+        return Ok(lock);
+    }
+    // It may take hours, and a program that says nothing looks as if it hung.
+    let message = format!("another benchrun is measuring on this machine; waiting for `{}`", path.display());
+    job.tell(Message::Event(Event::Warning { cell: None, message }));
     Lock::acquire(&path, cancel).await?.ok_or(StepError::Interrupted)
 }
 
