@@ -35,7 +35,7 @@ impl StoreError {
                 }
                 _ => None,
             },
-            Self::NoSuchRun { .. } => Some("`benchrun runs` lists them".to_owned()),
+            Self::NoSuchRun { .. } => Some("`benchrun runs list` shows them".to_owned()),
             Self::Json { .. } | Self::Interrupted { .. } => None,
         }
     }
