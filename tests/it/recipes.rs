@@ -86,8 +86,10 @@ fn env_with_other() -> TestEnv {
 #[test]
 fn a_new_engine_needs_only_a_folder() {
     let env = env_with_other();
-    let text = with_recipes("other")
-        .replace("[fp32]", "[fp32, half], loud: [true, false], protocol: [openai-completions, triton-grpc]");
+    let text = with_recipes("other").replace(
+        "[fp32]",
+        "[fp32, half], loud: [true, false], greeting: [hello 世界], protocol: [openai-completions, triton-grpc]",
+    );
     env.write("m.yaml", &text.replace("[1, 2], requests: 3", "[1], requests: 2"));
     env.expect(0, &["apply", "m.yaml"]).prints("engine `other` does not serve protocol `triton-grpc`");
     let rows = env.rows("small");
@@ -97,13 +99,15 @@ fn a_new_engine_needs_only_a_folder() {
         assert_eq!(row["status"], expected, "{row:?}");
         assert_eq!(row["engine"], "other");
     }
+    assert_eq!(column(&rows, "greeting"), ["hello 世界"; 8]);
     assert_eq!(column(&rows, "loud").iter().filter(|&&loud| loud == "true").count(), 4);
 
-    let cell = env.latest("small").join("cells/tiny/half/loud-true/protocol-openai-completions/isl8/osl4");
-    assert_eq!(fs::read_to_string(cell.join("rendered/notes.txt")).unwrap(), "HELLO half\n");
+    let cell =
+        env.latest("small").join("cells/tiny/half/loud-true/greeting-hello_世界/protocol-openai-completions/isl8/osl4");
+    assert_eq!(fs::read_to_string(cell.join("rendered/notes.txt")).unwrap(), "HELLO 世界 half\n");
     assert!(cell.join("rendered/conf/serve.yaml").is_file());
     let record = json(&cell.join("logs/bench/command.json"));
-    assert_eq!(record["env"]["GREETING"], "hello 2");
+    assert_eq!(record["env"]["GREETING"], "hello 世界 2");
     let arguments: Vec<&str> = record["argv"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
     assert!(arguments.windows(2).any(|words| words == ["--max-batch-size", "2"]), "{arguments:?}");
     assert!(arguments[3].contains("/store/quantize/"), "{arguments:?}");
