@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::material::{Canonical, Material, point_key, point_material, sorted};
-use super::phase::{Load, Phases, identity};
+use super::phase::{Load, PHASE_AXES, Phases, identity};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
@@ -64,7 +64,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         warnings: Vec::new(),
     };
     settle(&mut plan);
-    plan.warnings = warnings(&inputs);
+    plan.warnings = provisional_models(&inputs).chain(idle_axes(&plan)).collect();
     Ok(plan)
 }
 
@@ -101,17 +101,32 @@ fn settle(plan: &mut Plan) {
     }
 }
 
-fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
-    inputs
-        .models
-        .iter()
-        .filter_map(|(name, identity)| match identity {
-            ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
-                "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
-            )),
-            ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
-        })
-        .collect()
+fn provisional_models(inputs: &Inputs<'_>) -> impl Iterator<Item = String> {
+    inputs.models.iter().filter_map(|(name, identity)| match identity {
+        ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
+            "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
+        )),
+        ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
+    })
+}
+
+/// The axes that should change the server and do not, as when a recipe builds a checkpoint but serves another: the rows
+/// would look like a comparison and be one measurement.
+fn idle_axes(plan: &Plan) -> Vec<String> {
+    let axes = plan.axes.iter().enumerate().filter(|(_, axis)| !PHASE_AXES.contains(&axis.as_str()));
+    let axes: Vec<(usize, &String)> = axes.collect();
+    let mut first_of: HashMap<usize, usize> = HashMap::new();
+    let mut idle: BTreeMap<usize, String> = BTreeMap::new();
+    for (index, cell) in plan.cells.iter().enumerate() {
+        let CellState::Planned { server } = cell.state else { continue };
+        let first = &plan.cells[*first_of.entry(server).or_insert(index)];
+        for &(at, axis) in axes.iter().filter(|&&(at, _)| first.values[at] != cell.values[at]) {
+            idle.entry(at).or_insert_with(|| {
+                format!("axis `{axis}` makes no difference: `{}` and `{}` have the same server", first.id, cell.id)
+            });
+        }
+    }
+    idle.into_values().collect()
 }
 
 /// By part, the steps before it and the values that it looks up.

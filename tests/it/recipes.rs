@@ -114,6 +114,21 @@ fn a_new_engine_needs_only_a_folder() {
 }
 
 #[test]
+fn an_axis_that_changes_no_server_is_warned_of() {
+    let env = env_with_other();
+    env.write("m.yaml", &with_recipes("other").replace("[fp32]", "[fp32, half]"));
+    let plan = env.expect(0, &["plan", "m.yaml"]);
+    assert!(!plan.stdout.contains("makes no difference"), "{}", plan.stdout);
+    // The server takes the model in place of the checkpoint, and nothing else tells the precisions apart.
+    env.write("my recipes/other/recipe.yaml", &RECIPE.replace("{{ quantize }}", "{{ fetch }}"));
+    env.write("my recipes/other/notes.j2", "notes\n");
+    let warning =
+        "axis `precision` makes no difference: `tiny/fp32/isl8/osl4` and `tiny/half/isl8/osl4` have the same server";
+    env.expect(0, &["plan", "m.yaml"]).prints(&format!("warning: {warning}"));
+    env.expect(0, &["apply", "m.yaml"]).says(&format!("warning: {warning}"));
+}
+
+#[test]
 fn a_value_that_is_not_there_is_an_error_with_its_place() {
     let env = env_with_other();
     env.write("m.yaml", &with_recipes("other"));
