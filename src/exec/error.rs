@@ -122,6 +122,15 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// Whether the step was stopped by us, through no fault of its own.
+    pub(super) fn is_interruption(&self) -> bool {
+        match self {
+            Self::Interrupted | Self::Store(StoreError::Interrupted { .. }) => true,
+            Self::Hub(source) => matches!(**source, HubError::Cancelled),
+            _ => false,
+        }
+    }
+
     /// The whole chain of causes with what to try next, for the event log and the terminal.
     #[must_use]
     pub fn report(&self) -> String {
@@ -138,13 +147,6 @@ impl StepError {
             text = format!("{text}\nhint: {hint}");
         }
         text
-    }
-
-    /// Whether this is no failure but the run being stopped.
-    #[must_use]
-    pub fn is_interruption(&self) -> bool {
-        matches!(self, Self::Interrupted | Self::Store(StoreError::Interrupted { .. }))
-            || matches!(self, Self::Hub(source) if matches!(**source, HubError::Cancelled { .. }))
     }
 
     /// The status of a load point that this kept from being measured.

@@ -86,6 +86,7 @@ pub async fn run(
         measured: 0,
         cached: 0,
         failures: Vec::new(),
+        stopped: None,
         began: Instant::now(),
     };
     task.begin()?;
@@ -105,6 +106,8 @@ struct Task<O> {
     measured: usize,
     cached: usize,
     failures: Vec<(String, String)>,
+    /// Why nothing new starts any more, once that is so.
+    stopped: Option<&'static str>,
     began: Instant,
 }
 
@@ -240,7 +243,10 @@ impl<O: FnMut(&Stamped)> Task<O> {
             return Ok(false);
         };
         let interrupted = error.is_interruption();
-        let reason = if interrupted { "interrupted".to_owned() } else { format!("{label} failed: {}", error.report()) };
+        let reason = match self.stopped.filter(|_| interrupted) {
+            Some(because) => because.to_owned(),
+            None => format!("{label} failed: {}", error.report()),
+        };
         let mut lost = self.state.failed(index);
         lost.push(index);
         for lost in lost {
@@ -253,7 +259,8 @@ impl<O: FnMut(&Stamped)> Task<O> {
         Ok(!interrupted)
     }
 
-    fn skip_rest(&mut self, because: &str) -> Result<(), RunError> {
+    fn skip_rest(&mut self, because: &'static str) -> Result<(), RunError> {
+        self.stopped.get_or_insert(because);
         for index in self.state.stop() {
             self.give_up(index, PointStatus::Skipped, because)?;
             let step = &self.job.prepared.plan.steps[index];

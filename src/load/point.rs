@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::address::Address;
 use super::connection::Route;
 use super::exchange::{Clock, Exchange};
 use super::prompts::Prompt;
@@ -33,6 +34,13 @@ pub struct Target {
     pub base_url: String,
     /// The name under which the server knows the model.
     pub model: String,
+}
+
+impl Target {
+    /// The port that requests go to.
+    pub fn port(&self) -> Result<u16, LoadError> {
+        Address::parse(&self.base_url).map(|address| address.port)
+    }
 }
 
 /// One load point and what it needs.

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::material::{Canonical, Material, point_key, sorted};
-use super::phase::{Load, Phases};
+use super::phase::{Load, PHASE_AXES, Phases};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
@@ -68,7 +68,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
     }
     explain(&mut plan, inputs.history);
     settle(&mut plan, inputs.history);
-    plan.warnings = warnings(&inputs);
+    plan.warnings = provisional_models(&inputs).chain(idle_axes(&plan)).collect();
     Ok(plan)
 }
 
@@ -126,17 +126,32 @@ fn settle(plan: &mut Plan, history: &History) {
     }
 }
 
-fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
-    inputs
-        .models
-        .iter()
-        .filter_map(|(name, identity)| match identity {
-            ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
-                "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
-            )),
-            ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
-        })
-        .collect()
+fn provisional_models(inputs: &Inputs<'_>) -> impl Iterator<Item = String> {
+    inputs.models.iter().filter_map(|(name, identity)| match identity {
+        ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
+            "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
+        )),
+        ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
+    })
+}
+
+/// The axes that should change the server and do not, as when a recipe builds a checkpoint but serves another: the rows
+/// would look like a comparison and be one measurement.
+fn idle_axes(plan: &Plan) -> Vec<String> {
+    let axes = plan.axes.iter().enumerate().filter(|(_, axis)| !PHASE_AXES.contains(&axis.as_str()));
+    let axes: Vec<(usize, &String)> = axes.collect();
+    let mut first_of: HashMap<usize, usize> = HashMap::new();
+    let mut idle: BTreeMap<usize, String> = BTreeMap::new();
+    for (index, cell) in plan.cells.iter().enumerate() {
+        let CellState::Planned { server } = cell.state else { continue };
+        let first = &plan.cells[*first_of.entry(server).or_insert(index)];
+        for &(at, axis) in axes.iter().filter(|&&(at, _)| first.values[at] != cell.values[at]) {
+            idle.entry(at).or_insert_with(|| {
+                format!("axis `{axis}` makes no difference: `{}` and `{}` have the same server", first.id, cell.id)
+            });
+        }
+    }
+    idle.into_values().collect()
 }
 
 /// The values that some templates look up, in the order of their names.

@@ -1,3 +1,5 @@
+use indexmap::IndexSet;
+
 use super::phase::PHASE_AXES;
 use super::values::KNOWN_AXES;
 use crate::base::Scalar;
@@ -59,7 +61,7 @@ impl Check<'_> {
             if !self.is_used(part) {
                 let message = format!("nothing uses the axis `{part}`");
                 let problem = self.document.problem(path.clone(), message);
-                problems.push(problem.with_hint(did_you_mean(part, "axes", &self.known_axes())));
+                problems.push(problem.with_hint(self.instead_of(part)));
             }
             let Some(setting) = self.recipe.recipe.settings.get(part) else { continue };
             for (index, value) in values.iter().enumerate() {
@@ -76,9 +78,18 @@ impl Check<'_> {
         problems
     }
 
-    fn known_axes(&self) -> Vec<&str> {
+    /// What to do about an axis that nothing uses.
+    fn instead_of(&self, axis: &str) -> String {
         let settings = self.recipe.recipe.settings.keys().map(String::as_str);
-        KNOWN_AXES.into_iter().chain(PHASE_AXES).chain(settings).collect()
+        let known: IndexSet<&str> = KNOWN_AXES.into_iter().chain(PHASE_AXES).chain(settings).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        if known.contains(&axis) {
+            return format!(
+                "every phase has its own, and engine `{}` needs none: remove it",
+                self.recipe.recipe.engine
+            );
+        }
+        did_you_mean(axis, "axes", &known)
     }
 
     fn is_used(&self, axis: &str) -> bool {

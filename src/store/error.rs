@@ -32,7 +32,7 @@ impl StoreError {
                 }
                 _ => None,
             },
-            Self::NoSuchRun { .. } => Some("`benchrun runs` lists them".to_owned()),
+            Self::NoSuchRun { .. } => Some("`benchrun runs list` shows them".to_owned()),
             Self::NotARun { .. } => Some("give an empty folder".to_owned()),
             Self::Json { .. } | Self::Interrupted { .. } => None,
         }

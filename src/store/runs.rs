@@ -37,7 +37,8 @@ impl Runs {
     /// Makes a new run's folder: `at`, or one named by time under the manifest's name with `latest` pointing to it.
     pub fn create(&self, name: &str, at: Option<&Path>) -> Result<RunFolder, StoreError> {
         let random: u32 = rand::random();
-        let time = Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ");
+        // Runs are in the order of their ids: two of the same second are told apart, too.
+        let time = Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ");
         let id = RunId::new(format!("{time}-{:04x}", random & 0xffff));
         let path = at.map_or_else(|| self.root.join(name).join(id.as_str()), Path::to_owned);
         fs::create_dir_all(&path).map_err(StoreError::at("create", &path))?;

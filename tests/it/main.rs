@@ -1,12 +1,20 @@
 //! One test binary: a module per topic.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod apply;
+mod bench;
+mod commands;
 mod engine;
+mod env;
+mod failures;
 mod hub;
+mod interrupt;
 mod kserve_code;
 mod layers;
 mod load;
 mod local_hub;
 mod manifest;
 mod process;
+mod recipes;
+mod refusals;
 mod schema;

@@ -73,20 +73,20 @@ pub(super) async fn run(
     match step.kind {
         StepKind::Bench => {
             let _alone = job.host.write().await;
-            let _in_all_runs = hold_host(Hold::Alone, cancel).await?;
+            let _in_all_runs = hold_host(job, Hold::Alone, cancel).await?;
             start()?;
             bench::run(job, index, cancel).await
         }
         StepKind::Fetch => {
             let _shared = job.host.read().await;
-            let _in_all_runs = hold_host(Hold::Shared, cancel).await?;
+            let _in_all_runs = hold_host(job, Hold::Shared, cancel).await?;
             start()?;
             fetch::run(job, step, cancel).await
         }
         StepKind::Quantize | StepKind::Build | StepKind::Render => {
             let _one_at_a_time = job.commands.lock().await;
             let _shared = job.host.read().await;
-            let _in_all_runs = hold_host(Hold::Shared, cancel).await?;
+            let _in_all_runs = hold_host(job, Hold::Shared, cancel).await?;
             start()?;
             command::run(job, index, cancel).await
         }
@@ -94,9 +94,15 @@ pub(super) async fn run(
 }
 
 /// The host as other runs see it, whatever their home folders: a measurement has it alone, builds share it.
-async fn hold_host(hold: Hold, cancel: &CancellationToken) -> Result<Lock, StepError> {
+async fn hold_host(job: &Job, hold: Hold, cancel: &CancellationToken) -> Result<Lock, StepError> {
     let user = rustix::process::getuid().as_raw();
     let path = std::env::temp_dir().join(format!("benchrun-{user}.lock"));
+    if let Some(lock) = Lock::try_acquire(&path, hold)? {
+        return Ok(lock);
+    }
+    // It may take hours, and a program that says nothing looks as if it hung.
+    let message = format!("another benchrun has this machine; waiting for `{}`", path.display());
+    job.tell(Message::Event(Event::Warning { cell: None, message }));
     Lock::acquire(&path, hold, cancel).await?.ok_or(StepError::Interrupted)
 }
 

@@ -76,11 +76,13 @@ fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError
 }
 
 impl Running {
-    /// Where requests of a protocol go.
+    /// Where requests of a protocol go: to this server, and to nobody else.
     pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
         let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
         let (base_url, model) = endpoint.ok_or(StepError::NoProtocol { protocol })?;
-        Ok(Target { protocol, base_url, model })
+        let target = Target { protocol, base_url, model };
+        self.prove_port(target.port()?)?;
+        Ok(target)
     }
 
     /// How the server ended, if it has, as the error of whatever it was doing.
@@ -137,20 +139,19 @@ impl Running {
 
     /// The answers may have come from another program that took a port first.
     fn prove_ports(&self, ports: &[u16]) -> Result<(), StepError> {
-        for &port in ports {
-            let owner = self.server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
-            match owner {
-                PortOwner::Ours => {}
-                PortOwner::NotListening => return Err(StepError::NobodyListens { port }),
-                PortOwner::Other { pid, name } => {
-                    return Err(StepError::ForeignServer { port, owner: format!("`{name}` (pid {pid})") });
-                }
-                PortOwner::Unknown => {
-                    return Err(StepError::ForeignServer { port, owner: "a process of another user".to_owned() });
-                }
+        ports.iter().try_for_each(|&port| self.prove_port(port))
+    }
+
+    fn prove_port(&self, port: u16) -> Result<(), StepError> {
+        let owner = self.server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
+        match owner {
+            PortOwner::Ours => Ok(()),
+            PortOwner::NotListening => Err(StepError::NobodyListens { port }),
+            PortOwner::Other { pid, name } => {
+                Err(StepError::ForeignServer { port, owner: format!("`{name}` (pid {pid})") })
             }
+            PortOwner::Unknown => Err(StepError::ForeignServer { port, owner: "a process of another user".to_owned() }),
         }
-        Ok(())
     }
 
     fn died(&self, job: &Job, facts: ExitFacts) -> StepError {
