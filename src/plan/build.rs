@@ -12,6 +12,7 @@ use crate::event::StepKind;
 use crate::manifest::{Manifest, Runtime};
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, Rendered};
+use crate::render::Context;
 use crate::spec::Protocol;
 
 /// All that a plan is made of.
@@ -157,6 +158,15 @@ fn idle_axes(plan: &Plan) -> Vec<String> {
 /// The values that some templates look up, in the order of their names.
 type Used = Vec<Option<Scalar>>;
 
+/// What a part says for the values that it looks up.
+struct Said {
+    rendered: Rendered,
+    /// Of a server: the address and the model's name there, by protocol.
+    endpoints: BTreeMap<&'static str, (String, String)>,
+    /// Of a server.
+    gpus: Option<u32>,
+}
+
 /// Everything is computed once for each combination of the values that it looks up, and not once for each cell.
 struct Planner<'a> {
     inputs: &'a Inputs<'a>,
@@ -169,13 +179,11 @@ struct Planner<'a> {
     /// What a part says, as an index into `renderings`.
     said: HashMap<(Part, Used), usize>,
     /// `None` for a part that has nothing to do.
-    renderings: Vec<Option<Rendered>>,
+    renderings: Vec<Option<Said>>,
     fetches: HashMap<String, usize>,
     /// By what a part says and the steps before it.
     parts: HashMap<(usize, Vec<usize>), usize>,
     by_key: HashMap<StepKey, usize>,
-    /// By server.
-    gpus: HashMap<usize, u32>,
     steps: Vec<Step>,
     points: Vec<Point>,
 }
@@ -199,7 +207,6 @@ impl<'a> Planner<'a> {
             fetches: HashMap::new(),
             parts: HashMap::new(),
             by_key: HashMap::new(),
-            gpus: HashMap::new(),
             values_of,
             steps: Vec::new(),
             points: Vec::new(),
@@ -217,9 +224,8 @@ impl<'a> Planner<'a> {
             None => match self.unsupported(values)? {
                 Some(because) => CellState::Unsupported { because },
                 None => {
-                    let server = self.server(&model, values)?;
-                    gpus = self.gpus(server, values)?;
-                    CellState::Planned { server }
+                    gpus = self.gpus(values)?;
+                    CellState::Planned { server: self.server(&model, values)? }
                 }
             },
         };
@@ -250,14 +256,10 @@ impl<'a> Planner<'a> {
         Ok(met)
     }
 
-    /// The GPUs of a server: the values that they follow from are among those that decide its key.
-    fn gpus(&mut self, server: usize, values: &Values) -> Result<u32, PlanError> {
-        if let Some(&gpus) = self.gpus.get(&server) {
-            return Ok(gpus);
-        }
-        let gpus = self.inputs.recipe.gpus(&values.with(&self.places))?;
-        self.gpus.insert(server, gpus);
-        Ok(gpus)
+    /// The GPUs of a cell's server.
+    fn gpus(&mut self, values: &Values) -> Result<u32, PlanError> {
+        let said = self.said(Part::Server, values)?;
+        Ok(self.renderings[said].as_ref().and_then(|said| said.gpus).unwrap_or_default())
     }
 
     fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
@@ -341,7 +343,7 @@ impl<'a> Planner<'a> {
         }
         let step = match &self.renderings[said] {
             None => chain[chain.len() - 1],
-            Some(rendered) => self.add(self.part_step(part, rendered, chain, model, values)?),
+            Some(said) => self.add(self.part_step(part, said, chain, model, values)),
         };
         self.parts.insert(memo_key, step);
         Ok(step)
@@ -354,45 +356,47 @@ impl<'a> Planner<'a> {
         if let Some(&said) = self.said.get(&memo_key) {
             return Ok(said);
         }
-        let rendered = self.inputs.recipe.render(part, &values.with(&self.places))?;
-        self.renderings.push(rendered);
+        let context = values.with(&self.places);
+        let rendered = self.inputs.recipe.render(part, &context)?;
+        let said = rendered.map(|rendered| Said { rendered, endpoints: BTreeMap::new(), gpus: None });
+        self.renderings.push(match (part, said) {
+            (Part::Server, Some(said)) => Some(self.with_endpoints(said, &context)?),
+            (_, said) => said,
+        });
         self.said.insert(memo_key, self.renderings.len() - 1);
         Ok(self.renderings.len() - 1)
     }
 
-    fn part_step(
-        &self,
-        part: Part,
-        rendered: &Rendered,
-        chain: &[usize],
-        model: &str,
-        values: &Arc<Values>,
-    ) -> Result<Step, PlanError> {
+    fn with_endpoints(&self, mut said: Said, context: &Context) -> Result<Said, PlanError> {
+        let recipe = self.inputs.recipe;
+        said.gpus = Some(recipe.gpus(context)?);
+        for protocol in Protocol::ALL {
+            let endpoint = recipe.endpoint(protocol, context)?;
+            said.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
+        }
+        Ok(said)
+    }
+
+    fn part_step(&self, part: Part, said: &Said, chain: &[usize], model: &str, values: &Arc<Values>) -> Step {
         let kind = part.step();
         let recipe = self.inputs.recipe;
         let inputs = self.roles(part, chain);
         let Runtime::Host(host) = &self.inputs.manifest.runtime;
-        let program = rendered.command.first();
+        let program = said.rendered.command.first();
         let version = program.and_then(|name| self.inputs.programs.get_key_value(name));
-        let mut material = Material {
+        let material = Material {
             values: values.used_by(recipe, part),
-            rendered: Some(Canonical::of(rendered)),
+            rendered: Some(Canonical::of(&said.rendered)),
+            endpoints: said.endpoints.iter().map(|(protocol, endpoint)| (*protocol, endpoint)).collect(),
+            gpus: said.gpus,
             programs: version.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
             environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
             inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
             ..Material::new(kind)
         };
-        if part == Part::Server {
-            let context = values.with(&self.places);
-            material.gpus = Some(recipe.gpus(&context)?);
-            for protocol in Protocol::ALL {
-                let endpoint = recipe.endpoint(protocol, &context)?;
-                material.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
-            }
-        }
         let (key, material) = material.keyed();
         let inputs: Vec<usize> = inputs.into_values().collect();
-        Ok(Step {
+        Step {
             kind,
             state: self.state(kind, &key),
             key,
@@ -404,7 +408,7 @@ impl<'a> Planner<'a> {
             program: program.cloned(),
             material,
             points: Vec::new(),
-        })
+        }
     }
 
     /// The steps that a part reads, by the name its templates use; a server also reads the model, for its tokenizer.

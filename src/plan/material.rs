@@ -51,7 +51,7 @@ pub(super) struct Material<'a> {
     pub rendered: Option<Canonical<'a>>,
     /// Where each protocol is served, and under which name of the model.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub endpoints: BTreeMap<&'static str, (String, String)>,
+    pub endpoints: BTreeMap<&'static str, &'a (String, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
     /// Versions of the programs that the command starts, by name.

@@ -134,12 +134,14 @@ fn load(point: LoadPoint, data: &Arc<str>) -> Load {
     Load { point: Arc::new(point), name, digest, data: data.clone() }
 }
 
-/// What of a load point enters its key: a data file counts by its content, not by where it lies.
+/// What of a load point enters its key: a data file counts by its content, not by where it lies, and what was measured
+/// whole was not cut off by a time limit.
 pub(super) fn identity(point: &LoadPoint) -> LoadPoint {
-    match &point.data {
-        Data::Jsonl { .. } => LoadPoint { data: Data::Jsonl { path: "".into() }, ..point.clone() },
-        Data::Synthetic { .. } => point.clone(),
-    }
+    let data = match &point.data {
+        Data::Jsonl { .. } => Data::Jsonl { path: "".into() },
+        Data::Synthetic { isl } => Data::Synthetic { isl: *isl },
+    };
+    LoadPoint { data, point_timeout_s: 0.0, ..point.clone() }
 }
 
 /// An axis that may stand in for a phase's field.

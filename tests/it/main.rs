@@ -9,6 +9,7 @@ mod env;
 mod failures;
 mod hub;
 mod interrupt;
+mod keys;
 mod kserve_code;
 mod layers;
 mod load;
