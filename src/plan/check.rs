@@ -4,7 +4,8 @@ use super::phase::PHASE_AXES;
 use super::values::KNOWN_AXES;
 use crate::base::Scalar;
 use crate::manifest::{AxisValue, Document, KeyPath, Manifest, PhaseData, Problem, did_you_mean};
-use crate::recipe::{LoadedRecipe, Setting, SettingKind};
+use crate::recipe::{LoadedRecipe, Part, Setting, SettingKind};
+use crate::spec::Protocol;
 
 /// What is wrong with a manifest in the light of its recipe: settings that the engine does not have or that are out of
 /// range, axes that nothing uses, an unknown version. All mistakes, each at its place in the file.
@@ -63,7 +64,8 @@ impl Check<'_> {
                 let problem = self.document.problem(path.clone(), message);
                 problems.push(problem.with_hint(self.instead_of(part)));
             }
-            let Some(setting) = self.recipe.recipe.settings.get(part) else { continue };
+            let of_phase = phase_field(part);
+            let Some(setting) = of_phase.as_ref().or_else(|| self.recipe.recipe.settings.get(part)) else { continue };
             for (index, value) in values.iter().enumerate() {
                 let value = match value {
                     AxisValue::One(value) => Some(value),
@@ -97,17 +99,43 @@ impl Check<'_> {
         match axis {
             // Without a value in the phase itself, the axis is what the phase takes.
             "isl" => {
-                self.recipe.uses(axis)
+                self.in_templates(axis)
                     || manifest.benchmarks.values().any(|phase| match &phase.data {
                         PhaseData::Synthetic(synthetic) => synthetic.isl.is_none(),
                         PhaseData::Jsonl(_) => false,
                     })
             }
-            "osl" => self.recipe.uses(axis) || manifest.benchmarks.values().any(|phase| phase.output.tokens.is_none()),
+            "osl" => self.in_templates(axis) || manifest.benchmarks.values().any(|phase| phase.output.tokens.is_none()),
             "model" | "precision" => true,
+            // What benchrun itself tells the templates.
+            "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" => false,
             _ => PHASE_AXES.contains(&axis) || self.recipe.uses(axis),
         }
     }
+
+    /// Whether a step or the server looks the value up; a limit alone does not make a difference.
+    fn in_templates(&self, axis: &str) -> bool {
+        Part::ALL.iter().any(|&part| self.recipe.used(part).contains(axis))
+    }
+}
+
+/// The bounds of a phase's field, for an axis of its name.
+fn phase_field(name: &str) -> Option<Setting> {
+    let (kind, min, max) = match name {
+        "streaming" => (SettingKind::Bool, None, None),
+        "protocol" => (SettingKind::Text, None, None),
+        "temperature" => (SettingKind::Float, Some(0.0), Some(10.0)),
+        "top_p" => (SettingKind::Float, Some(0.0), Some(1.0)),
+        "top_k" => (SettingKind::Int, Some(1.0), Some(f64::from(u32::MAX))),
+        "concurrency" => (SettingKind::Int, Some(1.0), Some(100_000.0)),
+        "requests" | "isl" | "osl" => (SettingKind::Int, Some(1.0), Some(10_000_000.0)),
+        "warmup_requests" => (SettingKind::Int, Some(0.0), Some(10_000_000.0)),
+        "rounds" => (SettingKind::Int, Some(1.0), Some(1000.0)),
+        _ => return None,
+    };
+    let protocols = Protocol::ALL.iter().map(|protocol| Scalar::from(protocol.name()));
+    let one_of = if name == "protocol" { protocols.collect() } else { Vec::new() };
+    Some(Setting { kind, about: String::new(), default: None, min, max, one_of })
 }
 
 /// What is wrong with a setting's value, if anything.

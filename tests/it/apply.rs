@@ -23,8 +23,8 @@ fn a_sweep_runs_from_the_model_to_the_results() {
         assert_eq!((row["requests_sent"].as_str(), row["requests_ok"].as_str()), ("3", "3"), "{row:?}");
         assert_eq!(number(&row["input_tokens_mean"]), 8.0, "{row:?}");
         assert_eq!(number(&row["output_tokens_mean"]), 4.0, "{row:?}");
-        for measured in ["ttft_ms_p50", "itl_ms_p99", "e2e_ms_mean", "output_tokens_per_s", "host_rss_mib_peak"] {
-            assert!(number(&row[measured]) > 0.0, "{measured} of {row:?}");
+        for measured in ["ttft_ms_p50", "e2e_ms_mean", "output_tokens_per_s"] {
+            assert!(row[measured].parse().is_ok_and(|value: f64| value > 0.0), "{measured} of {row:?}");
         }
     }
     let run = env.latest("small");

@@ -186,8 +186,8 @@ fn a_lock_repeats_its_run_and_refuses_anything_else() {
     env.write("lock.yaml", &lock.replace(recipe, &format!("  recipe: {}", "a".repeat(64))));
     let ended = env.expect(3, &["apply", "lock.yaml"]);
     ended.says("`recipe` is `").says("but the lock says `aaa").says("hint: restore it");
-    let program = lock.lines().find(|line| line.trim_start().starts_with("benchrun: ")).unwrap();
-    env.write("lock.yaml", &lock.replace(&format!("  {program}\n"), "    benchrun: \"0.0.1\"\n"));
+    let program = lock.lines().find(|line| line.starts_with("    benchrun: ")).unwrap();
+    env.write("lock.yaml", &lock.replace(program, "    benchrun: \"0.0.1\""));
     env.expect(3, &["apply", "lock.yaml"]).says("version of benchrun").says("0.0.1");
 
     // In an empty place, everything is made again and compared.

@@ -158,8 +158,14 @@ fn fail_fast_stops_at_the_first_failure() {
     let env = env_with(&recipe("exit 9", SERVE));
     env.expect(4, &["apply", "m.yaml", "--fail-fast"]).says("exit code 9");
     let rows = env.rows("small");
-    assert_eq!(column(&rows, "status"), ["failed", "failed", "skipped", "skipped"], "{rows:?}");
-    assert!(rows[2]["reason"].contains("`--fail-fast`"), "{rows:?}");
+    assert_eq!(column(&rows[..2], "status"), ["failed", "failed"], "{rows:?}");
+    // Steps that are ready together start in any order: the neighbour may have been done before.
+    for row in &rows[2..] {
+        assert!(
+            row["status"] == "ok" || row["status"] == "skipped" && row["reason"].contains("`--fail-fast`"),
+            "{row:?}"
+        );
+    }
 }
 
 #[test]
@@ -243,7 +249,7 @@ fn a_home_that_cannot_be_written_is_said() {
     let env = TestEnv::new();
     env.write("m.yaml", &manifest("precision: [fp32]", LOAD));
     fs::write(env.home(), "in the way").unwrap();
-    env.expect(3, &["apply", "m.yaml"]).says("home/store").says("Not a directory");
+    env.expect(4, &["apply", "m.yaml"]).says("home/store").says("Not a directory");
     fs::remove_file(env.home()).unwrap();
     fs::create_dir(env.home()).unwrap();
     fs::set_permissions(env.home(), fs::Permissions::from_mode(0o500)).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::env::{TestEnv, column, json, one_cell};
+use crate::env::{LOAD, TestEnv, column, json, one_cell};
 
 /// A manifest that looks for recipes beside itself.
 fn with_recipes(engine: &str) -> String {
@@ -114,6 +114,15 @@ fn a_new_engine_needs_only_a_folder() {
 }
 
 #[test]
+fn an_axis_that_every_phase_overrides_is_not_used() {
+    let env = env_with_other();
+    let phase = "load: {protocol: openai-completions, concurrency: [1], requests: 3, data: {jsonl: {path: p.jsonl}}}";
+    env.write("m.yaml", &with_recipes("other").replace(LOAD, phase));
+    let ended = env.expect(3, &["plan", "m.yaml"]);
+    ended.says("nothing uses the axis `isl`").says("every phase has its own, and engine `other` needs none");
+}
+
+#[test]
 fn an_axis_that_changes_no_server_is_warned_of() {
     let env = env_with_other();
     env.write("m.yaml", &with_recipes("other").replace("[fp32]", "[fp32, half]"));
@@ -157,7 +166,7 @@ fn mistakes_of_a_recipe_are_named_with_their_place() {
             &["recipe.yaml:", "unknown key `served_modle`", "did you mean `served_model`?"][..],
         ),
         ("engine: other", "engine: others", &["`engine` must be the folder's name, `other`"]),
-        ("serve.j2", "nosuch.j2", &["names `nosuch.j2`, which is not there"]),
+        ("serve.j2", "nosuch.j2", &["names `nosuch.j2`, but there is no template of this name"]),
         ("    - benchrun\n", "    - nosuch\n", &["`server.command[0]` is not a name under `programs`"]),
         ("kind: int", "kind: integer", &["recipe.yaml:", "`int`"]),
         ("precisions:\n  fp32: {flag: fp32}\n  half: {flag: fp16}", "precisions: {}", &["recipe.yaml:", "precisions"]),

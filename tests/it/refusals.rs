@@ -63,16 +63,6 @@ fn all_mistakes_are_said_at_once() {
 }
 
 #[test]
-fn an_axis_that_every_phase_overrides_is_not_used() {
-    let env = TestEnv::new();
-    let phase = "load: {protocol: openai-completions, concurrency: [1], requests: 3, data: {jsonl: {path: p.jsonl}}}";
-    env.write("m.yaml", &manifest("precision: [fp32]", phase));
-    let ended = env.expect(3, &["plan", "m.yaml"]);
-    ended.says("nothing uses the axis `isl`");
-    assert!(!ended.stderr.contains("did you mean `isl`?"), "{}", ended.stderr);
-}
-
-#[test]
 fn a_bad_line_of_a_data_file_is_named_before_anything_runs() {
     let env = TestEnv::new();
     let phase = "load: {protocol: openai-completions, concurrency: [1], requests: 3,
