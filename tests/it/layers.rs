@@ -7,7 +7,7 @@ use regex::Regex;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("kserve", &[]),
-    ("spec", &[]),
+    ("spec", &["base"]),
     ("event", &["base"]),
     ("record", &["base", "spec"]),
     ("manifest", &["base", "spec"]),
