@@ -170,8 +170,8 @@ struct Planner<'a> {
     limit_names: Vec<String>,
     limits: HashMap<Used, Option<Arc<str>>>,
     part_names: BTreeMap<Part, Vec<String>>,
-    /// Servers and their GPUs, by the values that any part looks up.
-    servers: HashMap<Used, (usize, u32)>,
+    /// By the values that any part looks up.
+    servers: HashMap<Used, usize>,
     server_names: Vec<String>,
     fetches: HashMap<String, usize>,
     /// What decides a part, as an index into `decided`.
@@ -225,8 +225,8 @@ impl<'a> Planner<'a> {
             None => match self.unsupported(values)? {
                 Some(because) => CellState::Unsupported { because },
                 None => {
-                    let server;
-                    (server, gpus) = self.server(&model, values)?;
+                    let server = self.server(&model, values)?;
+                    gpus = self.steps[server].decided.gpus;
                     CellState::Planned { server }
                 }
             },
@@ -297,8 +297,7 @@ impl<'a> Planner<'a> {
         PointState::Planned { key, state }
     }
 
-    /// The server of a cell and the GPUs that it takes.
-    fn server(&mut self, model: &str, values: &Arc<Values>) -> Result<(usize, u32), PlanError> {
+    fn server(&mut self, model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
         let used = used(&self.server_names, values);
         if let Some(&known) = self.servers.get(&used) {
             return Ok(known);
@@ -309,9 +308,8 @@ impl<'a> Planner<'a> {
             chain.push(step);
         }
         let server = self.part(Part::Server, &chain, model, values)?;
-        let gpus = self.inputs.recipe.gpus(&values.with(&self.places))?;
-        self.servers.insert(used, (server, gpus));
-        Ok((server, gpus))
+        self.servers.insert(used, server);
+        Ok(server)
     }
 
     fn fetch(&mut self, model: &str, values: &Arc<Values>) -> usize {

@@ -69,8 +69,10 @@ pub(super) struct Material<'a> {
 pub struct Decided {
     /// The name under the recipe's `programs` of what the step's command starts.
     pub program: Option<String>,
-    /// The roles of the steps that are read: the first words of [`ROLES`], as far as they are used.
+    /// The roles of the steps that are read, in the order of [`ROLES`].
     pub(super) roles: Vec<&'static str>,
+    /// What the step takes while it runs.
+    pub(super) gpus: u32,
     material: Value,
     digest: String,
 }
@@ -111,7 +113,7 @@ impl Material<'_> {
     pub(super) fn decided(&self, program: Option<String>, roles: Vec<&'static str>) -> Decided {
         let material = serde_json::to_value(self).expect("materials are plain data with string keys");
         let digest = Digest::of(material.to_string().as_bytes());
-        Decided { program, roles, material, digest }
+        Decided { program, roles, gpus: self.gpus.unwrap_or_default(), material, digest }
     }
 }
 
