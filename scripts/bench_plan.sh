@@ -31,7 +31,7 @@ manifest many_servers "    precision: [fp32, fp16]
     batch_size: [$(list 125)]
     max_seq_len: [$(seq -s ', ' 128 177)]
     threads: [0, 1]
-    isl/osl: [[64, 16]]"
+    isl/osl: [[8, 4]]"
 
 python3 - "$benchrun" "$work" <<'PYTHON'
 import os, statistics, sys, time

@@ -52,8 +52,8 @@ impl Failure {
             | Self::Engine(_)
             | Self::Load(_)
             | Self::File { .. }
+            | Self::Stdout(_)
             | Self::Dummy { .. } => Exit::Failed,
-            Self::Stdout(_) => Exit::Failed,
             Self::Runtime(_) => Exit::OurBug,
             Self::Usage { .. } => Exit::Usage,
         }

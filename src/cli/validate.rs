@@ -10,7 +10,7 @@ pub(super) fn run(args: &ValidateArgs, output: &mut Output) -> Result<Exit, Fail
     for manifest in &args.manifests {
         match exec::check(manifest) {
             Ok(cells) => {
-                output.line(&format!("{}: ok, {}", manifest.display(), super::apply::plural(cells, "cell")))?
+                output.line(&format!("{}: ok, {}", manifest.display(), super::apply::plural(cells, "cell")))?;
             }
             Err(error) => {
                 let failure = Failure::from(error);

@@ -57,7 +57,7 @@ pub fn expand(manifest: &Manifest) -> Result<Cells, MatrixError> {
     let mut count: u128 = 0;
     for first in &groups[0].values {
         let rest = with_model_values(&groups, first, &manifest.matrix);
-        count = rest.iter().fold(1_u128, |product, group| product.saturating_mul(group.values.len() as u128)) + count;
+        count += rest.iter().fold(1_u128, |product, group| product.saturating_mul(group.values.len() as u128));
         if count > CELL_LIMIT {
             return Err(MatrixError::TooMany { count });
         }
@@ -260,7 +260,7 @@ mod tests {
             let mut text = "  axes: {model: [a]".to_owned();
             for (index, size) in sizes.iter().enumerate() {
                 let values: Vec<String> = (0..*size).map(|value| value.to_string()).collect();
-                text += &format!(", x{index}: [{}]", values.join(", "));
+                text = format!("{text}, x{index}: [{}]", values.join(", "));
             }
             let cells = expand(&manifest(&(text + "}"))).unwrap().cells;
             proptest::prop_assert_eq!(cells.len(), sizes.iter().product::<usize>());

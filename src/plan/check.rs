@@ -18,11 +18,11 @@ pub fn check(document: &Document<Manifest>, recipe: &LoadedRecipe) -> Vec<Proble
         problems.extend(check.setting(name, value));
     }
     for (name, values) in &document.value.matrix.axes {
-        problems.extend(check.axis(KeyPath::of_keys(&["matrix", "axes", name]), name, values));
+        problems.extend(check.axis(&KeyPath::of_keys(&["matrix", "axes", name]), name, values));
     }
     for (model, axes) in &document.value.matrix.per_model {
         for (name, values) in axes {
-            problems.extend(check.axis(KeyPath::of_keys(&["matrix", "per_model", model, name]), name, values));
+            problems.extend(check.axis(&KeyPath::of_keys(&["matrix", "per_model", model, name]), name, values));
         }
     }
     problems
@@ -55,7 +55,7 @@ impl Check<'_> {
         }
     }
 
-    fn axis(&self, path: KeyPath, name: &str, values: &[AxisValue]) -> Vec<Problem> {
+    fn axis(&self, path: &KeyPath, name: &str, values: &[AxisValue]) -> Vec<Problem> {
         let mut problems = Vec::new();
         let together = name.contains('/');
         for (position, part) in name.split('/').enumerate() {

@@ -163,17 +163,17 @@ pub struct Change {
 #[must_use]
 pub fn changes(old: &Value, new: &Value) -> Vec<Change> {
     let mut all = Vec::new();
-    differences(String::new(), old, new, &mut all);
+    differences("", old, new, &mut all);
     let named: Vec<Change> = all.iter().filter(|change| !change.what.starts_with("rendered")).cloned().collect();
     if named.is_empty() { all } else { named }
 }
 
-fn differences(at: String, old: &Value, new: &Value, found: &mut Vec<Change>) {
+fn differences(at: &str, old: &Value, new: &Value, found: &mut Vec<Change>) {
     if old == new {
         return;
     }
     let (Value::Object(old_map), Value::Object(new_map)) = (old, new) else {
-        let what = at.strip_prefix("values.").or(at.strip_prefix("inputs.")).unwrap_or(&at).to_owned();
+        let what = at.strip_prefix("values.").or(at.strip_prefix("inputs.")).unwrap_or(at).to_owned();
         found.push(Change { what, from: old.clone(), to: new.clone() });
         return;
     };
@@ -181,7 +181,7 @@ fn differences(at: String, old: &Value, new: &Value, found: &mut Vec<Change>) {
     for key in old_map.keys().chain(added) {
         let inner = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
         let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
-        differences(inner, &side(old_map), &side(new_map), found);
+        differences(&inner, &side(old_map), &side(new_map), found);
     }
 }
 

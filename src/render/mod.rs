@@ -102,23 +102,23 @@ mod tests {
 
     use super::*;
 
-    fn render(text: &str, values: Value) -> Result<String, String> {
+    fn render(text: &str, values: &Value) -> Result<String, String> {
         let mut templates = Templates::default();
         templates.add("t.j2", text).map_err(|error| error.to_string())?;
-        templates.render("t.j2", &Context::of(&values)).map_err(|error| error.to_string())
+        templates.render("t.j2", &Context::of(values)).map_err(|error| error.to_string())
     }
 
     #[test]
     fn an_undefined_value_names_template_line_and_variable() {
         assert_eq!(
-            render("a\n{{ batch }}", json!({"tp": 1})),
+            render("a\n{{ batch }}", &json!({"tp": 1})),
             Err("cannot render `t.j2`, line 2: no value for `batch`".to_owned())
         );
     }
 
     #[test]
     fn a_broken_template_is_refused_when_it_is_added() {
-        let error = render("a\n{{ batch", json!({})).unwrap_err();
+        let error = render("a\n{{ batch", &json!({})).unwrap_err();
         assert!(error.starts_with("cannot render `t.j2`, line 2: syntax error"), "{error}");
     }
 
@@ -134,6 +134,6 @@ mod tests {
 
     #[test]
     fn text_is_kept_as_it_is() {
-        assert_eq!(render("<a> & {{ x }}\n", json!({"x": "\"q\""})).unwrap(), "<a> & \"q\"\n");
+        assert_eq!(render("<a> & {{ x }}\n", &json!({"x": "\"q\""})).unwrap(), "<a> & \"q\"\n");
     }
 }

@@ -26,8 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "exec",
         &[
-            "base", "dummy", "event", "hub", "load", "manifest", "matrix", "plan", "process", "recipe", "record",
-            "render", "report", "spec", "stats", "store",
+            "base", "dummy", "engine", "event", "hub", "load", "manifest", "matrix", "plan", "process", "recipe",
+            "record", "render", "report", "spec", "stats", "store",
         ],
     ),
     ("progress", &["base", "event"]),

@@ -1,5 +1,6 @@
 //! One test binary: a module per topic.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::float_cmp, reason = "counts are whole numbers, exact as floats")]
 
 mod apply;
 mod bench;

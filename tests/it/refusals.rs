@@ -45,7 +45,7 @@ fn mistakes_of_a_manifest_are_named_with_their_place_and_a_remedy() {
         (bad("name: small", "name: a/b"), &["m.yaml:1:7: name: the string `a/b` does not have the right form"]),
         (bad("name: small", "name: small\nname: again"), &["m.yaml:2:1", "name"]),
         (bad("name: small", "name: [small"), &["m.yaml:"]),
-        ("".to_owned(), &["m.yaml"]),
+        (String::new(), &["m.yaml"]),
         (
             bad("requests: 3", "requests: 3, thresholds: {ttft_p99: {max: 1}}"),
             &["the results have no column `ttft_p99` to bound", "known columns: "],
