@@ -29,7 +29,7 @@ manifest few_servers "    precision: [fp32, fp16, int8_wo, fp8, int4_awq]
     isl/osl: [$(pairs 100)]"
 manifest many_servers "    precision: [fp32, fp16]
     batch_size: [$(list 125)]
-    max_seq_len: [$(seq -s ', ' 16 65)]
+    max_seq_len: [$(seq -s ', ' 128 177)]
     threads: [0, 1]
     isl/osl: [[8, 4]]"
 

@@ -21,7 +21,7 @@ pub(super) fn run(args: &WhyArgs, home: PathBuf, output: &mut Output) -> Result<
         output.line(&format!("{}  {}", step.label, state_text(&step.state)))?;
         output.line(&format!("  key {}", step.key))?;
         output.line("  decided by")?;
-        let material = serde_json::to_string_pretty(&step.material()).expect("materials are plain data");
+        let material = serde_json::to_string_pretty(&plan.material(step)).expect("materials are plain data");
         for line in material.lines() {
             output.line(&format!("    {line}"))?;
         }

@@ -163,7 +163,7 @@ impl Prepared {
     fn missing_programs(&self) -> Vec<(String, String)> {
         let mut missing: Vec<(String, String)> = Vec::new();
         for step in self.plan.steps.iter().filter(|step| step.state.has_work()) {
-            let Some(name) = &step.program else { continue };
+            let Some(name) = &step.decided.program else { continue };
             let absent = self.programs.get(name).is_some_and(|program| program.path.is_none());
             if absent && !missing.iter().any(|(known, _)| known == name) {
                 missing.push((name.clone(), step.label.clone()));

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::material::{Canonical, Material, point_key, sorted};
+use super::material::{Canonical, Decided, Material, ROLES, point_key, sorted};
 use super::phase::{Load, PHASE_AXES, Phases};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
@@ -86,9 +86,12 @@ fn explain(plan: &mut Plan, history: &History) {
     }
     let steps = plan.steps.iter().map(|step| step.key.clone());
     let current: HashSet<StepKey> = steps.chain(plan.points.iter().filter_map(|point| point.key().cloned())).collect();
-    for step in plan.steps.iter_mut().filter(|step| step.state == State::Run) {
-        let (label, material) = (|| step.label.clone(), || step.material());
-        step.state = history.missing(step.kind.name(), &label, &material, &current);
+    for index in 0..plan.steps.len() {
+        let step = &plan.steps[index];
+        if step.state == State::Run {
+            let (label, material) = (|| step.label.clone(), || plan.material(step));
+            plan.steps[index].state = history.missing(step.kind.name(), &label, &material, &current);
+        }
     }
     for index in 0..plan.points.len() {
         let PointState::Planned { state: State::Run, .. } = plan.points[index].state else { continue };
@@ -158,15 +161,6 @@ fn idle_axes(plan: &Plan) -> Vec<String> {
 /// The values that some templates look up, in the order of their names.
 type Used = Vec<Option<Scalar>>;
 
-/// What a part says for the values that it looks up.
-struct Said {
-    rendered: Rendered,
-    /// Of a server: the address and the model's name there, by protocol.
-    endpoints: BTreeMap<&'static str, (String, String)>,
-    /// Of a server.
-    gpus: Option<u32>,
-}
-
 /// Everything is computed once for each combination of the values that it looks up, and not once for each cell.
 struct Planner<'a> {
     inputs: &'a Inputs<'a>,
@@ -176,13 +170,16 @@ struct Planner<'a> {
     limit_names: Vec<String>,
     limits: HashMap<Used, Option<Arc<str>>>,
     part_names: BTreeMap<Part, Vec<String>>,
-    /// What a part says, as an index into `renderings`.
-    said: HashMap<(Part, Used), usize>,
-    /// `None` for a part that has nothing to do.
-    renderings: Vec<Option<Said>>,
+    /// By the values that any part looks up.
+    servers: HashMap<Used, usize>,
+    server_names: Vec<String>,
     fetches: HashMap<String, usize>,
-    /// By what a part says and the steps before it.
-    parts: HashMap<(usize, Vec<usize>), usize>,
+    /// What decides a part, as an index into `decided`.
+    parts: HashMap<(Part, Used), usize>,
+    /// `None` for a part that has nothing to do.
+    decided: Vec<Option<Arc<Decided>>>,
+    /// By what decides the part and the steps before it.
+    part_steps: HashMap<(usize, Vec<usize>), usize>,
     by_key: HashMap<StepKey, usize>,
     steps: Vec<Step>,
     points: Vec<Point>,
@@ -193,6 +190,8 @@ impl<'a> Planner<'a> {
         let recipe = inputs.recipe;
         let values_of = ValuesOf::new(inputs.manifest, recipe, &inputs.cells.axes);
         let names = |part| recipe.used(part).iter().filter(|name| values_of.may_have(name)).cloned().collect();
+        let used = Part::ALL.into_iter().flat_map(|part| recipe.used(part)).filter(|name| values_of.may_have(name));
+        let server_names: BTreeSet<String> = used.cloned().chain(["model".to_owned()]).collect();
         let mut limit_names = recipe.used_by_limits();
         limit_names.insert("precision".to_owned());
         Self {
@@ -202,10 +201,12 @@ impl<'a> Planner<'a> {
             limit_names: limit_names.into_iter().collect(),
             limits: HashMap::new(),
             part_names: Part::ALL.into_iter().map(|part| (part, names(part))).collect(),
-            said: HashMap::new(),
-            renderings: Vec::new(),
+            servers: HashMap::new(),
+            server_names: server_names.into_iter().collect(),
             fetches: HashMap::new(),
             parts: HashMap::new(),
+            decided: Vec::new(),
+            part_steps: HashMap::new(),
             by_key: HashMap::new(),
             values_of,
             steps: Vec::new(),
@@ -224,8 +225,9 @@ impl<'a> Planner<'a> {
             None => match self.unsupported(values)? {
                 Some(because) => CellState::Unsupported { because },
                 None => {
-                    gpus = self.gpus(values)?;
-                    CellState::Planned { server: self.server(&model, values)? }
+                    let server = self.server(&model, values)?;
+                    gpus = self.steps[server].decided.gpus;
+                    CellState::Planned { server }
                 }
             },
         };
@@ -238,7 +240,7 @@ impl<'a> Planner<'a> {
 
     /// Why the engine cannot do a cell, if it cannot.
     fn unsupported(&mut self, values: &Values) -> Result<Option<Arc<str>>, PlanError> {
-        let used: Used = self.limit_names.iter().map(|name| values.get(name).cloned()).collect();
+        let used = used(&self.limit_names, values);
         if let Some(known) = self.limits.get(&used) {
             return Ok(known.clone());
         }
@@ -254,12 +256,6 @@ impl<'a> Planner<'a> {
         };
         self.limits.insert(used, met.clone());
         Ok(met)
-    }
-
-    /// The GPUs of a cell's server.
-    fn gpus(&mut self, values: &Values) -> Result<u32, PlanError> {
-        let said = self.said(Part::Server, values)?;
-        Ok(self.renderings[said].as_ref().and_then(|said| said.gpus).unwrap_or_default())
     }
 
     fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
@@ -302,13 +298,18 @@ impl<'a> Planner<'a> {
     }
 
     fn server(&mut self, model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
-        let fetch = self.fetch(model, values);
-        let mut chain = vec![fetch];
+        let used = used(&self.server_names, values);
+        if let Some(&known) = self.servers.get(&used) {
+            return Ok(known);
+        }
+        let mut chain = vec![self.fetch(model, values)];
         for part in [Part::Quantize, Part::Build, Part::Render] {
             let step = self.part(part, &chain, model, values)?;
             chain.push(step);
         }
-        self.part(Part::Server, &chain, model, values)
+        let server = self.part(Part::Server, &chain, model, values)?;
+        self.servers.insert(used, server);
+        Ok(server)
     }
 
     fn fetch(&mut self, model: &str, values: &Arc<Values>) -> usize {
@@ -316,128 +317,115 @@ impl<'a> Planner<'a> {
             return step;
         }
         let material = Material { model: self.inputs.models.get(model), ..Material::new(StepKind::Fetch) };
-        let (key, material) = material.keyed();
-        let step = self.add(Step {
-            kind: StepKind::Fetch,
-            state: self.state(StepKind::Fetch, &key),
-            key,
-            label: format!("fetch {model}"),
-            model: model.to_owned(),
-            chain: Vec::new(),
-            inputs: Vec::new(),
-            values: values.clone(),
-            program: None,
-            material,
-            points: Vec::new(),
-        });
+        let decided = Arc::new(material.decided(None, Vec::new()));
+        let step = self.step(StepKind::Fetch, &decided, &[], model, values);
         self.fetches.insert(model.to_owned(), step);
         step
     }
 
     /// The step that does a part, or the step before it when the part has nothing to do.
     fn part(&mut self, part: Part, chain: &[usize], model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
-        let said = self.said(part, values)?;
-        let memo_key = (said, chain.to_vec());
-        if let Some(&step) = self.parts.get(&memo_key) {
+        let index = self.decided(part, values)?;
+        let memo_key = (index, chain.to_vec());
+        if let Some(&step) = self.part_steps.get(&memo_key) {
             return Ok(step);
         }
-        let step = match &self.renderings[said] {
+        let step = match self.decided[index].clone() {
             None => chain[chain.len() - 1],
-            Some(said) => self.add(self.part_step(part, said, chain, model, values)),
+            Some(decided) => self.step(part.step(), &decided, chain, model, values),
         };
-        self.parts.insert(memo_key, step);
+        self.part_steps.insert(memo_key, step);
         Ok(step)
     }
 
-    /// What a part says for these values, as an index into `renderings`.
-    fn said(&mut self, part: Part, values: &Values) -> Result<usize, PlanError> {
-        let used: Used = self.part_names[&part].iter().map(|name| lookup(name, values)).collect();
-        let memo_key = (part, used);
-        if let Some(&said) = self.said.get(&memo_key) {
-            return Ok(said);
+    /// What decides a part for these values, as an index into `decided`.
+    fn decided(&mut self, part: Part, values: &Values) -> Result<usize, PlanError> {
+        let memo_key = (part, used(&self.part_names[&part], values));
+        if let Some(&known) = self.parts.get(&memo_key) {
+            return Ok(known);
         }
         let context = values.with(&self.places);
-        let rendered = self.inputs.recipe.render(part, &context)?;
-        let said = rendered.map(|rendered| Said { rendered, endpoints: BTreeMap::new(), gpus: None });
-        self.renderings.push(match (part, said) {
-            (Part::Server, Some(said)) => Some(self.with_endpoints(said, &context)?),
-            (_, said) => said,
-        });
-        self.said.insert(memo_key, self.renderings.len() - 1);
-        Ok(self.renderings.len() - 1)
+        let decided = match self.inputs.recipe.render(part, &context)? {
+            None => None,
+            Some(rendered) => Some(Arc::new(self.decide(part, &rendered, &context, values)?)),
+        };
+        self.decided.push(decided);
+        self.parts.insert(memo_key, self.decided.len() - 1);
+        Ok(self.decided.len() - 1)
     }
 
-    fn with_endpoints(&self, mut said: Said, context: &Context) -> Result<Said, PlanError> {
+    fn decide(
+        &self,
+        part: Part,
+        rendered: &Rendered,
+        context: &Context,
+        values: &Values,
+    ) -> Result<Decided, PlanError> {
         let recipe = self.inputs.recipe;
-        said.gpus = Some(recipe.gpus(context)?);
-        for protocol in Protocol::ALL {
-            let endpoint = recipe.endpoint(protocol, context)?;
-            said.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
-        }
-        Ok(said)
-    }
-
-    fn part_step(&self, part: Part, said: &Said, chain: &[usize], model: &str, values: &Arc<Values>) -> Step {
-        let kind = part.step();
-        let recipe = self.inputs.recipe;
-        let inputs = self.roles(part, chain);
         let Runtime::Host(host) = &self.inputs.manifest.runtime;
-        let program = said.rendered.command.first();
+        let program = rendered.command.first();
         let version = program.and_then(|name| self.inputs.programs.get_key_value(name));
-        let material = Material {
+        let mut material = Material {
             values: values.used_by(recipe, part),
-            rendered: Some(Canonical::of(&said.rendered)),
-            endpoints: said.endpoints.iter().map(|(protocol, endpoint)| (*protocol, endpoint)).collect(),
-            gpus: said.gpus,
+            rendered: Some(Canonical::of(rendered)),
             programs: version.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
             environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
-            inputs: inputs.iter().map(|(role, step)| (*role, &self.steps[*step].key)).collect(),
-            ..Material::new(kind)
+            ..Material::new(part.step())
         };
-        let (key, material) = material.keyed();
-        let inputs: Vec<usize> = inputs.into_values().collect();
-        Step {
+        if part == Part::Server {
+            material.gpus = Some(recipe.gpus(context)?);
+            for protocol in Protocol::ALL {
+                let endpoint = recipe.endpoint(protocol, context)?;
+                material.endpoints.extend(endpoint.map(|endpoint| (protocol.name(), endpoint)));
+            }
+        }
+        // A server also reads the model, for its tokenizer.
+        let reads = |role: &&str| recipe.used(part).contains(*role) || (part == Part::Server && *role == "fetch");
+        Ok(material.decided(program.cloned(), ROLES.into_iter().filter(reads).collect()))
+    }
+
+    /// The index of a step; equal ones are there only once.
+    fn step(
+        &mut self,
+        kind: StepKind,
+        decided: &Arc<Decided>,
+        chain: &[usize],
+        model: &str,
+        values: &Arc<Values>,
+    ) -> usize {
+        let at = |role: &&str| ROLES.iter().position(|known| known == role).and_then(|at| chain.get(at)).copied();
+        let inputs: Vec<usize> = decided.roles.iter().filter_map(at).collect();
+        let key = decided.key(inputs.iter().map(|&input| &self.steps[input].key));
+        if let Some(&known) = self.by_key.get(&key) {
+            return known;
+        }
+        // A server is there when its load points are, which is settled later.
+        let cached = kind != StepKind::Bench && self.inputs.history.holds(kind, &key);
+        let label = match Part::ALL.into_iter().find(|part| part.step() == kind) {
+            None => format!("{} {model}", kind.name()),
+            Some(part) => label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part)),
+        };
+        let index = self.steps.len();
+        self.by_key.insert(key.clone(), index);
+        self.steps.push(Step {
             kind,
-            state: self.state(kind, &key),
             key,
-            label: label(kind, model, values, &inputs, &self.steps, recipe.used(part)),
+            label,
             model: model.to_owned(),
             chain: chain.to_vec(),
             inputs,
             values: values.clone(),
-            program: program.cloned(),
-            material,
+            decided: decided.clone(),
             points: Vec::new(),
-        }
-    }
-
-    /// The steps that a part reads, by the name its templates use; a server also reads the model, for its tokenizer.
-    fn roles(&self, part: Part, chain: &[usize]) -> BTreeMap<&'static str, usize> {
-        let used = self.inputs.recipe.used(part);
-        let roles = ["fetch", "quantize", "build", "render"].into_iter().zip(chain.iter().copied());
-        roles.filter(|(role, _)| used.contains(*role) || (part == Part::Server && *role == "fetch")).collect()
-    }
-
-    /// A server is there when its load points are, which is settled later.
-    fn state(&self, kind: StepKind, key: &StepKey) -> State {
-        if kind != StepKind::Bench && self.inputs.history.holds(kind, key) { State::Cached } else { State::Run }
-    }
-
-    /// The index of a step, which is there only once.
-    fn add(&mut self, step: Step) -> usize {
-        if let Some(&known) = self.by_key.get(&step.key) {
-            return known;
-        }
-        let index = self.steps.len();
-        self.by_key.insert(step.key.clone(), index);
-        self.steps.push(step);
+            state: if cached { State::Cached } else { State::Run },
+        });
         index
     }
 }
 
-fn lookup(name: &str, values: &Values) -> Option<Scalar> {
+fn used(names: &[String], values: &Values) -> Used {
     // `quant` follows from the precision.
-    values.get(if name == "quant" { "precision" } else { name }).cloned()
+    names.iter().map(|name| values.get(if name == "quant" { "precision" } else { name }).cloned()).collect()
 }
 
 /// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, and the axes that it looks up itself.

@@ -33,6 +33,12 @@ impl<F: Fn() -> I, I: Iterator<Item = Value>> Serialize for Listed<F> {
 }
 
 impl Plan {
+    /// What decides the key of a step of this plan.
+    #[must_use]
+    pub fn material(&self, step: &Step) -> Value {
+        step.decided.material(step.inputs.iter().map(|&input| &self.steps[input].key))
+    }
+
     /// What decides the key of the load point at this index.
     ///
     /// # Panics
@@ -55,7 +61,7 @@ impl Plan {
         let inputs: Vec<&str> = step.inputs.iter().map(|&input| self.steps[input].key.as_str()).collect();
         json!({
             "kind": step.kind, "key": step.key, "label": step.label, "state": step.state, "inputs": inputs,
-            "material": step.material(),
+            "material": self.material(step),
         })
     }
 

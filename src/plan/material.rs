@@ -37,8 +37,10 @@ pub enum ModelIdentity {
     },
 }
 
-/// Everything that can change what a step produces, and nothing else. Written beside the output: the key decides, the
-/// material explains.
+/// The names by which templates call the steps of a chain, in its order.
+pub(super) const ROLES: [&str; 4] = ["fetch", "quantize", "build", "render"];
+
+/// Everything that can change what a step produces, and nothing else, but for the steps that it reads.
 #[derive(Serialize)]
 pub(super) struct Material<'a> {
     pub format: u32,
@@ -51,7 +53,7 @@ pub(super) struct Material<'a> {
     pub rendered: Option<Canonical<'a>>,
     /// Where each protocol is served, and under which name of the model.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub endpoints: BTreeMap<&'static str, &'a (String, String)>,
+    pub endpoints: BTreeMap<&'static str, (String, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
     /// Versions of the programs that the command starts, by name.
@@ -60,9 +62,19 @@ pub(super) struct Material<'a> {
     /// What the runtime adds to every command's environment.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<&'a str, &'a str>,
-    /// Role to key of each step it reads from: a change travels downstream.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub inputs: BTreeMap<&'static str, &'a StepKey>,
+}
+
+/// A [`Material`], written down once for all the steps that differ only in what they read.
+#[derive(Debug)]
+pub struct Decided {
+    /// The name under the recipe's `programs` of what the step's command starts.
+    pub program: Option<String>,
+    /// The roles of the steps that are read, in the order of [`ROLES`].
+    pub(super) roles: Vec<&'static str>,
+    /// What the step takes while it runs.
+    pub(super) gpus: u32,
+    material: Value,
+    digest: String,
 }
 
 /// A rendered part in an order that the manifest's author cannot change.
@@ -95,14 +107,33 @@ impl Material<'_> {
             gpus: None,
             programs: BTreeMap::new(),
             environment: BTreeMap::new(),
-            inputs: BTreeMap::new(),
         }
     }
 
-    /// The key, and the text that it is the sha256 of.
-    pub(super) fn keyed(&self) -> (StepKey, Box<str>) {
-        let text = serde_json::to_string(self).expect("materials are plain data with string keys");
-        (StepKey::new(Digest::of(text.as_bytes())), text.into())
+    pub(super) fn decided(&self, program: Option<String>, roles: Vec<&'static str>) -> Decided {
+        let material = serde_json::to_value(self).expect("materials are plain data with string keys");
+        let digest = Digest::of(material.to_string().as_bytes());
+        Decided { program, roles, gpus: self.gpus.unwrap_or_default(), material, digest }
+    }
+}
+
+impl Decided {
+    /// The key of a step that reads steps with these keys: a change travels downstream.
+    pub(super) fn key<'a>(&self, inputs: impl Iterator<Item = &'a StepKey>) -> StepKey {
+        let mut text = self.digest.clone();
+        for (role, key) in self.roles.iter().zip(inputs) {
+            text.extend([" ", role, " ", key.as_str()]);
+        }
+        StepKey::new(Digest::of(text.as_bytes()))
+    }
+
+    /// Everything that decides the key. Written beside the output: the key decides, this explains.
+    pub(super) fn material<'a>(&self, inputs: impl Iterator<Item = &'a StepKey>) -> Value {
+        let mut material = self.material.clone();
+        for (role, key) in self.roles.iter().zip(inputs) {
+            material["inputs"][*role] = key.as_str().into();
+        }
+        material
     }
 }
 

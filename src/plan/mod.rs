@@ -17,6 +17,6 @@ mod values;
 pub use build::{Inputs, PlanError, plan};
 pub use check::check;
 pub use history::{History, PastStep};
-pub use material::{Change, ModelIdentity, changes};
+pub use material::{Change, Decided, ModelIdentity, changes};
 pub use types::{CellState, Plan, PlannedCell, Point, PointState, State, Step, Summary};
 pub use values::{KNOWN_AXES, Places, Values};

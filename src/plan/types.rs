@@ -2,9 +2,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::{Change, Values};
+use super::{Change, Decided, Values};
 use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
 use crate::spec::LoadPoint;
@@ -62,14 +61,12 @@ pub struct Step {
     /// The step whose output stands for `fetch`, `quantize`, `build` and `render`, in this order, as far as they exist
     /// before this step.
     pub chain: Vec<usize>,
-    /// The steps that this one reads.
+    /// The steps that this one reads, in the order of the chain.
     pub inputs: Vec<usize>,
     /// What its templates are rendered with.
     pub values: Arc<Values>,
-    /// The name under the recipe's `programs` of what its command starts.
-    pub program: Option<String>,
-    /// The JSON text that the key is the sha256 of. As text, because a sweep may have a hundred thousand of them.
-    pub material: Box<str>,
+    /// What decides its key besides its inputs; see [`Plan::material`].
+    pub decided: Arc<Decided>,
     /// The load points behind it, in [`Plan::points`]; only a server has any.
     pub points: Vec<usize>,
     pub state: State,
@@ -131,14 +128,6 @@ pub struct Summary {
     pub points_to_measure: usize,
     /// The most that one server takes.
     pub gpus: u32,
-}
-
-impl Step {
-    /// What decides the key, to be shown and compared.
-    #[must_use]
-    pub fn material(&self) -> Value {
-        serde_json::from_str(&self.material).expect("the text was made from plain data")
-    }
 }
 
 impl State {

@@ -7,6 +7,8 @@
 
 mod loaded;
 mod source;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use loaded::{LoadedRecipe, Part, RecipeError, Rendered};

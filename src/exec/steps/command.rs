@@ -40,7 +40,7 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
         process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
     }
     refuse_empty(&draft)?;
-    draft.finish(&step.material())?;
+    draft.finish(&job.prepared.plan.material(step))?;
     Ok(())
 }
 

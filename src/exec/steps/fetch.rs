@@ -31,7 +31,7 @@ pub(super) async fn run(job: &Job, step: &Step, cancel: &CancellationToken) -> R
     };
     check_lock(job, step, &files)?;
     job.tell(Message::Files { model: step.model.clone(), files: files.clone() });
-    let mut material = step.material();
+    let mut material = job.prepared.plan.material(step);
     material["files"] = serde_json::to_value(files).expect("hashes by file are plain data");
     draft.finish(&material)?;
     Ok(())
