@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
@@ -10,7 +11,7 @@ use super::{PrepareError, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
 use crate::load::{Prompt, prompts};
-use crate::manifest::{self, Document, Manifest, PhaseData};
+use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, did_you_mean};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
@@ -99,24 +100,40 @@ pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
     Ok(expand(&document.value)?.cells.len())
 }
 
-fn read_checked(manifest: &Path) -> Result<(Document<Manifest>, LoadedRecipe), PrepareError> {
-    let document = manifest::read(manifest)?;
-    let recipe = load_recipe(&document.value, folder_of(manifest))?;
-    let problems = plan::check(&document, &recipe);
-    if problems.is_empty() { Ok((document, recipe)) } else { Err(document.refuse(problems).into()) }
+/// What is wrong with the manifest comes before what is wrong with the recipe.
+fn read_checked(path: &Path) -> Result<(Document<Manifest>, LoadedRecipe), PrepareError> {
+    let mut draft = manifest::draft(path)?;
+    let loaded = load_recipe(&draft, folder_of(path));
+    match &loaded {
+        Some(Ok(recipe)) => plan::check(&mut draft, recipe),
+        // Else it may follow from that: a misspelled folder of recipes, for instance.
+        Some(Err(RecipeError::Unknown { engine, known })) if !draft.is_wrong_in(&KeyPath::of_keys(&["engine"])) => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let hint = did_you_mean(engine, "engines", &known);
+            draft.complain(engine_name(), format!("no recipe for engine `{engine}`"), Some(hint));
+        }
+        Some(Err(_)) | None => {}
+    }
+    let document = draft.finish()?;
+    Ok((document, loaded.expect("a manifest without a mistake names its engine")?))
+}
+
+fn engine_name() -> KeyPath {
+    KeyPath::of_keys(&["engine", "name"])
 }
 
 fn folder_of(manifest: &Path) -> &Path {
     manifest.parent().unwrap_or(Path::new("."))
 }
 
-/// The recipe of a manifest's engine.
-fn load_recipe(manifest: &Manifest, base: &Path) -> Result<LoadedRecipe, PrepareError> {
-    let engine = &manifest.engine;
-    let folder = engine.recipes.as_ref().map(|folder| base.join(folder));
-    let files = RecipeFiles::find(&engine.name, folder.as_deref())
-        .map_err(|source| RecipeError::Files { engine: engine.name.clone(), source })?;
-    Ok(LoadedRecipe::load(files)?)
+/// The recipe of a manifest's engine, if it has a name that can be looked for.
+fn load_recipe(draft: &Draft, base: &Path) -> Option<Result<LoadedRecipe, RecipeError>> {
+    let manifest = draft.json();
+    let engine = manifest.pointer("/engine/name")?.as_str().filter(|_| !draft.is_wrong_in(&engine_name()))?;
+    let folder = manifest.pointer("/engine/recipes").and_then(Value::as_str).map(|folder| base.join(folder));
+    let files = RecipeFiles::find(engine, folder.as_deref())
+        .map_err(|source| RecipeError::Files { engine: engine.to_owned(), source });
+    Some(files.and_then(LoadedRecipe::load))
 }
 
 fn chosen(only: Option<&str>, cells: &Cells) -> Result<Vec<bool>, PrepareError> {

@@ -104,14 +104,6 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-impl Problem {
-    #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
 /// Why a file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
