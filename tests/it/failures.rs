@@ -85,6 +85,7 @@ fn a_server_that_exits_at_start_shows_its_log_and_the_recipes_hint() {
     let ended = env.expect(4, &["apply", "m.yaml"]);
     ended.says("the server exited with exit code 7 before it was ready").says("CUDA out of memory");
     ended.says("hint: take a smaller batch size").says("logs/bench/stderr.log");
+    assert_eq!((ended.stdout + &ended.stderr).matches("CUDA out of memory").count(), 1, "it is said once");
     check_rows(&env, "take a smaller batch size");
     env.assert_nothing_runs();
 
