@@ -114,7 +114,7 @@ fn init_writes_a_manifest_that_plans_and_overwrites_none() {
     env.expect(10, &["plan", "benchrun.yaml", "--detailed-exitcode"]).prints("load points to measure");
     let before = text(&env.path("benchrun.yaml"));
     env.write("mine.yaml", "mine");
-    env.expect(4, &["init", "mine.yaml"]).says("cannot write `mine.yaml`").says("exists");
+    env.expect(4, &["init", "mine.yaml"]).says("exists").says("hint: nothing is overwritten: name another");
     assert_eq!(text(&env.path("mine.yaml")), "mine");
     assert_eq!(text(&env.path("benchrun.yaml")), before);
     env.expect(2, &["init", "x.yaml", "--engine", "nosuch"])
