@@ -48,7 +48,7 @@ fn mistakes_of_a_manifest_are_named_with_their_place_and_a_remedy() {
         (String::new(), &["m.yaml"]),
         (
             bad("requests: 3", "requests: 3, thresholds: {ttft_p99: {max: 1}}"),
-            &["the results have no column `ttft_p99` to bound", "known columns: "],
+            &["the results have no column `ttft_p99` to bound", "did you mean `ttft_ms_p99`?"],
         ),
     ] {
         check(&env, &text, parts);
