@@ -115,7 +115,7 @@ fn check_servers(run: &Path, cells: &[std::path::PathBuf]) {
                 .unwrap()
                 .contains(&format!("max_batch_size: {size}\n"))
         );
-        assert!(fs::read_to_string(cell.join("logs/bench/stderr.log")).unwrap().contains("serving"));
+        assert!(fs::read_to_string(cell.join("logs/bench/stderr.log")).unwrap().contains("to serve HTTP at"));
     }
     assert_eq!(engines.len(), 4);
 }

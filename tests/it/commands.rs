@@ -107,6 +107,12 @@ fn render_writes_the_files_of_one_cell() {
 }
 
 #[test]
+fn a_server_without_a_model_does_not_say_that_it_serves() {
+    let ended = TestEnv::new().expect(4, &["engine", "serve", "nosuch", "--http-port", "0", "--grpc-port", "0"]);
+    assert!(!ended.says("nosuch").stderr.contains("serving"), "{}", ended.stderr);
+}
+
+#[test]
 fn init_writes_a_manifest_that_plans_and_overwrites_none() {
     let env = TestEnv::new();
     env.expect(0, &["init"]).prints("wrote benchrun.yaml");
