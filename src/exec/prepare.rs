@@ -97,7 +97,9 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
 /// Checks a manifest as far as that needs neither network nor programs; gives the number of its cells.
 pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
     let (document, _) = read_checked(manifest)?;
-    Ok(expand(&document.value)?.cells.len())
+    let cells = expand(&document.value)?.cells.len();
+    read_data(&document.value, folder_of(manifest))?;
+    Ok(cells)
 }
 
 /// What is wrong with the manifest comes before what is wrong with the recipe.

@@ -116,6 +116,7 @@ fn a_bad_line_of_a_data_file_is_named_before_anything_runs() {
     let text = manifest("precision: [fp32]", phase).replace(", isl/osl: [[8, 4]]", "");
     env.write("my prompts.jsonl", &("{\"text_input\": \"good\"}\n".repeat(6) + "{\"text\": \"bad\"}\n"));
     check(&env, &text, &["line 7 of `my prompts.jsonl`", "`text_input` is missing", "load"]);
+    env.expect(3, &["validate", "m.yaml"]).says("line 7 of `my prompts.jsonl`");
     env.write("my prompts.jsonl", "");
     check(&env, &text, &["`my prompts.jsonl` has no prompts"]);
     std::fs::remove_file(env.path("my prompts.jsonl")).unwrap();
