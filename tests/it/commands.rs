@@ -46,6 +46,7 @@ fn runs_are_listed_shown_and_removed() {
     let runs = env.runs("small");
     let ids: Vec<&str> = runs.iter().map(|run| run.file_name().unwrap().to_str().unwrap()).collect();
     let listed = env.expect(0, &["runs", "list"]);
+    assert_eq!(env.expect(0, &["runs"]).stdout, listed.stdout);
     assert_eq!(listed.stdout, format!("{}  small  2 ok\n{}  small  2 ok, 2 cached\n", ids[0], ids[1]));
     env.expect(0, &["runs", "show", ids[0]]).prints(runs[0].to_str().unwrap()).prints("tiny/fp32/isl8/osl4");
     env.expect(4, &["runs", "remove", ids[0], "nosuch"]).says("no run `nosuch`");
@@ -61,6 +62,7 @@ fn runs_are_listed_shown_and_removed() {
 fn the_store_is_listed_and_cleaned() {
     let env = finished();
     let sizes = env.expect(0, &["store", "size"]);
+    assert_eq!(env.expect(0, &["store"]).stdout, sizes.stdout);
     for kind in ["fetch", "quantize", "build", "render", "bench"] {
         sizes.prints(kind);
     }
