@@ -46,6 +46,8 @@ pub struct Prepared {
     pub document: Document<Manifest>,
     /// The folder that relative paths of the manifest count from.
     pub base: PathBuf,
+    /// Which cells were chosen, as `--only` says it.
+    pub(super) only: Option<String>,
     pub recipe: LoadedRecipe,
     pub plan: Plan,
     pub(super) models: BTreeMap<String, ResolvedModel>,
@@ -58,7 +60,8 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     let (document, recipe) = read_checked(&request.manifest)?;
     let base = folder_of(&request.manifest).to_owned();
     let cells = expand(&document.value)?;
-    let chosen = chosen(request.only.as_deref(), &cells)?;
+    let only = only(request, &document.value);
+    let chosen = chosen(only.as_deref(), &cells)?;
     let store = Store::of_home(&request.home);
     let unpinned = match request.purpose {
         Purpose::Look => Unpinned::Tolerate,
@@ -83,7 +86,7 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         data_files: &data_files,
         history: &history,
     })?;
-    let mut prepared = Prepared { document, base, recipe, plan, models, programs, prompts };
+    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, prompts };
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
@@ -136,6 +139,13 @@ fn load_recipe(draft: &Draft, base: &Path) -> Option<Result<LoadedRecipe, Recipe
     let files = RecipeFiles::find(engine, folder.as_deref())
         .map_err(|source| RecipeError::Files { engine: engine.to_owned(), source });
     Some(files.and_then(LoadedRecipe::load))
+}
+
+/// What a lock chose, and of that what the command line chooses.
+fn only(request: &Request, manifest: &Manifest) -> Option<String> {
+    let locked = manifest.locked.as_ref().and_then(|locked| locked.only.as_deref());
+    let both: Vec<&str> = locked.into_iter().chain(request.only.as_deref()).collect();
+    (!both.is_empty()).then(|| both.join(","))
 }
 
 fn chosen(only: Option<&str>, cells: &Cells) -> Result<Vec<bool>, PrepareError> {

@@ -206,6 +206,18 @@ fn a_lock_repeats_its_run_and_refuses_anything_else() {
 }
 
 #[test]
+fn a_lock_repeats_what_was_chosen() {
+    let env = TestEnv::new();
+    env.write("m.yaml", &manifest("precision: [fp32, int8_wo], batch_size: [1, 2]", LOAD));
+    env.expect(0, &["apply", "m.yaml", "--only", "precision=fp32"]).says("4 ok");
+    let lock = env.latest("small").join("lock.yaml");
+    let lock = lock.to_str().unwrap();
+    env.expect(0, &["apply", lock]).says("nothing to do: 4 load points measured before");
+    env.expect(0, &["apply", lock, "--only", "batch_size=2"]).says("nothing to do: 2 load points measured before");
+    env.expect(3, &["apply", lock, "--only", "batch_size=3"]).says("no value `3`");
+}
+
+#[test]
 fn a_model_in_a_folder_is_locked_by_its_files() {
     let env = TestEnv::new();
     env.write("config.json", CONFIG);
