@@ -23,6 +23,7 @@ pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Resul
         only: args.only.clone(),
         rerun: settings.rerun.clone(),
         path: std::env::var_os("PATH").unwrap_or_default(),
+        visible_gpus: std::env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned()),
         purpose: Purpose::Carry,
     };
     let cancel = CancellationToken::new();

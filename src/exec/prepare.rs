@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::{FoundProgram, find};
-use super::{PrepareError, history, locked};
+use super::{PrepareError, gpus, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
 use crate::load::{Prompt, prompts};
-use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, did_you_mean};
+use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
 use crate::matrix::{Cells, Only, expand};
-use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
+use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
 use crate::store::{Runs, Store};
 
@@ -28,6 +28,8 @@ pub struct Request {
     pub rerun: HashSet<StepKind>,
     /// The PATH on which programs are looked for.
     pub path: OsString,
+    /// The `CUDA_VISIBLE_DEVICES` that servers inherit, if any.
+    pub visible_gpus: Option<String>,
     pub purpose: Purpose,
 }
 
@@ -93,6 +95,11 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     match request.purpose {
         Purpose::Carry => prepared.refuse_missing_programs()?,
         Purpose::Look => prepared.warn_of_missing_programs(),
+    }
+    match (prepared.too_few_gpus(request.visible_gpus.as_deref()), request.purpose) {
+        (Some(error), Purpose::Carry) => return Err(error),
+        (Some(error), Purpose::Look) => prepared.plan.warnings.push(error.to_string()),
+        (None, Purpose::Carry | Purpose::Look) => {}
     }
     Ok(prepared)
 }
@@ -218,6 +225,22 @@ impl Prepared {
         }
     }
 
+    /// The first server that is to start and needs more GPUs than it can use.
+    fn too_few_gpus(&self, inherited: Option<&str>) -> Option<PrepareError> {
+        let Runtime::Host(host) = &self.document.value.runtime;
+        let visible = host.env.get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
+        let usable = gpus::usable(visible)?;
+        let plan = &self.plan;
+        let server = |cell: &PlannedCell| match cell.state {
+            CellState::Planned { server } => Some(&plan.steps[server]).filter(|server| server.state.has_work()),
+            CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => None,
+        };
+        plan.cells.iter().filter(|cell| cell.gpus > usable).find_map(|cell| {
+            let step = server(cell)?.label.clone();
+            Some(PrepareError::TooFewGpus { step, needed: cell.gpus, usable })
+        })
+    }
+
     /// The rendered files of a server's configuration: text by path, as they are in the store of this home.
     pub fn rendered_files(&self, server: usize, home: &Path) -> Result<Vec<(String, String)>, RecipeError> {
         let step = &self.plan.steps[server];
@@ -243,7 +266,7 @@ impl Prepared {
     /// The labels of the cells that a server measures, for messages.
     #[must_use]
     pub fn cells_of(&self, server: usize) -> Vec<usize> {
-        let of_server = |cell: &plan::PlannedCell| cell.state == CellState::Planned { server };
+        let of_server = |cell: &PlannedCell| cell.state == CellState::Planned { server };
         self.plan.cells.iter().enumerate().filter(|(_, cell)| of_server(cell)).map(|(index, _)| index).collect()
     }
 }

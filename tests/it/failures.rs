@@ -177,6 +177,18 @@ fn a_missing_program_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn a_server_with_more_gpus_than_there_are_is_refused_before_anything_runs() {
+    if ["/dev/kfd", "/dev/dxg"].iter().any(|other| std::path::Path::new(other).exists()) {
+        return eprintln!("skipped: this machine has GPUs that benchrun cannot count");
+    }
+    let env = env_with(&recipe(QUANTIZE, "true").replace("  ports:", "  gpus: batch_size * 1000\n  ports:"));
+    env.write("m.yaml", &of_mine("precision: [good], batch_size: [4]"));
+    env.expect(0, &["plan", "m.yaml"]).prints("warning: `bench tiny").prints("needs 4000 GPUs, but only");
+    env.expect(3, &["apply", "m.yaml"]).says("needs 4000 GPUs, but only").says("hint: `--only` chooses cells");
+    assert!(!env.home().join("runs").exists());
+}
+
+#[test]
 fn another_programs_answers_are_never_measured() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
