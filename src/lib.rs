@@ -19,7 +19,8 @@
 //! | [`dummy`] | models made here: random weights, a real tokenizer |
 //! | [`kserve`] | generated gRPC messages of Triton's protocol |
 //! | [`engine`] | the embedded CPU engine: quantize, build, serve |
-//! | [`load`] | prompts, clients for HTTP and gRPC, the closed loop |
+//! | [`workload`] | prompts out of files or made here, exact under the model's tokenizer |
+//! | [`load`] | clients for HTTP and gRPC, and the loops that drive them |
 //! | [`stats`] | records to summaries |
 //! | [`report`] | rows to CSV, JSON and tables |
 //! | [`exec`] | runs a plan: steps, leases, cancellation |
@@ -47,3 +48,4 @@ pub mod report;
 pub mod spec;
 pub mod stats;
 pub mod store;
+pub mod workload;

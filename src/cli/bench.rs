@@ -14,11 +14,12 @@ use super::output::{Output, color, width};
 use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
 use crate::event::Event;
-use crate::load::{self, CutOff, LoadJob, Prompt, RecordSink, Target, Tokenizer, prompts};
+use crate::load::{self, CutOff, LoadJob, RecordSink, Target};
 use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, ServerFacts};
 use crate::report::{self, Row};
-use crate::spec::{Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
+use crate::spec::{Arrival, Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
 use crate::store::{EventLog, RunFolder, Runs};
+use crate::workload::{self, Prompt, Tokenizer};
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
@@ -69,9 +70,9 @@ fn given_prompts(args: &BenchArgs, tokenizer: Option<&Tokenizer>) -> Result<Opti
             hint: "give `--input-data FILE.jsonl`, or `--isl TOKENS --tokenizer-path DIR`".to_owned(),
         });
     };
-    let mut given = prompts::jsonl(path).map_err(Failure::Prompts)?;
+    let mut given = workload::jsonl(path).map_err(Failure::Prompts)?;
     if let Some(tokenizer) = tokenizer {
-        prompts::count_tokens(tokenizer, &mut given)?;
+        workload::count_tokens(tokenizer, &mut given)?;
     }
     Ok(Some(given))
 }
@@ -123,12 +124,17 @@ impl Bench {
             data,
             output: Length { mode, tokens: args.max_tokens },
             sampling: Sampling::default(),
-            concurrency,
+            arrival: Arrival::Closed { concurrency },
             volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
+            drain_s: None,
             warmup_requests: args.warmup_requests.unwrap_or(u64::from(concurrency)),
             round: 1,
             prompt_seed: args.seed,
             sampling_seed: args.seed,
+            arrival_seed: args.seed,
+            cold_connections: false,
+            retries: 0,
+            idle_timeout_s: None,
             request_timeout_s: f64::from(args.request_timeout),
             point_timeout_s: 24.0 * 3600.0,
         }
@@ -138,7 +144,7 @@ impl Bench {
         match (&self.given, self.args.isl, &self.tokenizer) {
             (Some(given), _, _) => Ok(given.as_slice().into()),
             (None, Some(isl), Some(tokenizer)) => {
-                Ok(prompts::synthetic(tokenizer, isl, sent_in_all(point), point.own_prompt_seed())?.into())
+                Ok(workload::synthetic(tokenizer, isl, sent_in_all(point), point.own_prompt_seed())?.into())
             }
             // Refused by the arguments' own rules.
             (None, _, _) => Ok(Arc::new([])),
@@ -152,7 +158,7 @@ impl Bench {
         cancel: &CancellationToken,
     ) -> Result<bool, Failure> {
         let cell = CellId::new("server".to_owned());
-        let folder = self.run.point(&cell, NAME, &format!("c{}", point.concurrency));
+        let folder = self.run.point(&cell, NAME, &point.arrival.label());
         fs::create_dir_all(&folder).map_err(|source| Failure::File {
             doing: "create",
             path: folder.clone(),
@@ -160,7 +166,7 @@ impl Bench {
         })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
-        let workload = prompts::workload_hash(&prompts, point);
+        let workload = workload::workload_hash(&prompts, point);
         let job = LoadJob {
             target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
             point: point.clone(),
@@ -184,9 +190,9 @@ impl Bench {
             axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
             phase: NAME.to_owned(),
             protocol: point.protocol,
-            arrival: "closed".to_owned(),
-            concurrency: Some(point.concurrency),
-            request_rate: None,
+            arrival: point.arrival.name().to_owned(),
+            concurrency: point.arrival.concurrency(),
+            request_rate: point.arrival.rate(),
             round: 1,
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
@@ -252,6 +258,6 @@ fn experiment(point: &LoadPoint, requests: &[RequestRecord]) -> Value {
         })
         .collect();
     json!({
-        "experiment": {"mode": "concurrency", "value": point.concurrency}, "requests": requests, "window_boundaries": [],
+        "experiment": {"mode": "concurrency", "value": point.arrival.concurrency()}, "requests": requests, "window_boundaries": [],
     })
 }

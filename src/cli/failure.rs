@@ -9,6 +9,7 @@ use crate::exec::{PrepareError, RunError};
 use crate::load::LoadError;
 use crate::report::ReportError;
 use crate::store::StoreError;
+use crate::workload::WorkloadError;
 
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +26,11 @@ pub(super) enum Failure {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     /// Found before anything was sent.
     #[error("cannot use the prompts")]
-    Prompts(#[source] LoadError),
+    Prompts(#[source] WorkloadError),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
     #[error("cannot start the runtime")]
@@ -51,6 +54,7 @@ impl Failure {
             | Self::Report(_)
             | Self::Engine(_)
             | Self::Load(_)
+            | Self::Workload(_)
             | Self::File { .. }
             | Self::Stdout(_)
             | Self::Dummy { .. } => Exit::Failed,
@@ -75,6 +79,7 @@ impl Failure {
             | Self::Report(_)
             | Self::Engine(_)
             | Self::Load(_)
+            | Self::Workload(_)
             | Self::Prompts(_)
             | Self::Stdout(_)
             | Self::Runtime(_)

@@ -13,6 +13,7 @@ use crate::record::PointStatus;
 use crate::report::ReportError;
 use crate::spec::Protocol;
 use crate::store::StoreError;
+use crate::workload::WorkloadError;
 
 /// Why a manifest was refused before anything ran.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum PrepareError {
     #[error("cannot find model `{model}`")]
     Hub { model: String, source: Box<HubError> },
     #[error("cannot read the data of phase `{phase}`")]
-    Data { phase: String, source: Box<LoadError> },
+    Data { phase: String, source: Box<WorkloadError> },
     #[error("cannot read `{}`", .path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("program `{program}`, which `{step}` needs, is not on this machine")]
@@ -92,6 +93,8 @@ pub enum StepError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error("the command succeeded but wrote nothing into its output folder")]
@@ -183,6 +186,7 @@ impl StepError {
             Self::Dummy(_)
             | Self::Recipe(_)
             | Self::Load(_)
+            | Self::Workload(_)
             | Self::Report(_)
             | Self::NoOutput
             | Self::NotAsLocked { .. }

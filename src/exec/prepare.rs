@@ -10,12 +10,12 @@ use super::programs::{FoundProgram, find};
 use super::{PrepareError, gpus, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
-use crate::load::{Prompt, prompts};
 use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
 use crate::store::{Runs, Store};
+use crate::workload::{self, Prompt};
 
 /// What is asked of a manifest.
 #[derive(Clone, Debug)]
@@ -181,12 +181,12 @@ fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError
             continue;
         }
         let path = base.join(&file.path);
-        let read = prompts::jsonl(&path)
+        let read = workload::jsonl(&path)
             .map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
         let mut digest = Digest::default();
         for prompt in &read {
-            digest.update(format!("{}\n", prompt.text.len()).as_bytes());
-            digest.update(prompt.text.as_bytes());
+            digest.update(format!("{}\n", prompt.content.text().len()).as_bytes());
+            digest.update(prompt.content.text().as_bytes());
         }
         hashes.insert(file.path.clone(), digest.hex());
         prompts.insert(file.path.clone(), read);

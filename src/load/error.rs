@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::workload::WorkloadError;
+
 /// Why a load point could not be prepared or recorded. What happens to one request is on its record instead.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -18,16 +20,6 @@ pub enum LoadError {
     NoPrompts,
     #[error("cannot write the records of requests to `{path}`")]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot read prompts from `{path}`")]
-    ReadPrompts { path: PathBuf, source: io::Error },
-    #[error("line {line} of `{path}`: {problem} (each line is one JSON object such as {{\"text_input\": \"...\"}})")]
-    PromptLine { path: PathBuf, line: usize, problem: String },
-    #[error("`{path}` has no prompts (each line is one JSON object such as {{\"text_input\": \"...\"}})")]
-    EmptyPrompts { path: PathBuf },
-    #[error("cannot load the tokenizer `{path}`: {reason}")]
-    Tokenizer { path: PathBuf, reason: String },
-    #[error("the tokenizer `{path}` cannot {action}: {reason}")]
-    Tokenize { path: PathBuf, action: &'static str, reason: String },
-    #[error("cannot make {count} different prompts of exactly {isl} tokens with the tokenizer `{path}`: {reason}")]
-    Synthetic { path: PathBuf, isl: u32, count: u64, reason: &'static str },
+    #[error("cannot count the tokens of an answer")]
+    Count(#[from] WorkloadError),
 }

@@ -1,4 +1,4 @@
-//! Load on a server: prompts, clients for HTTP and gRPC, and the closed loop that drives them.
+//! Load on a server: clients for HTTP and gRPC, and the closed loop that drives them.
 //!
 //! [`run`] carries out one load point. Each worker owns one connection and has one request under way at a time. While
 //! an answer arrives, a worker takes the time of each chunk and keeps its bytes; everything else (framing, parsing,
@@ -18,11 +18,8 @@ mod json_text;
 mod openai;
 mod point;
 mod probe;
-pub mod prompts;
 mod request;
 mod sse;
-mod synthetic;
-mod tokenizer;
 mod triton_answer;
 mod triton_request;
 mod worker;
@@ -34,6 +31,4 @@ mod tests;
 pub use error::LoadError;
 pub use point::{CutOff, LoadJob, PointRun, Target, run};
 pub use probe::answers;
-pub use prompts::{Prompt, workload_hash};
-pub use tokenizer::Tokenizer;
 pub use writer::RecordSink;

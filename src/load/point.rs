@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::connection::Route;
 use super::exchange::{Clock, Exchange};
-use super::prompts::Prompt;
 use super::worker::{Job, Limit, Part, Worker};
 use super::writer::Writer;
-use super::{LoadError, RecordSink, Tokenizer};
+use super::{LoadError, RecordSink};
 use crate::record::{ClientFacts, RequestKind};
 use crate::spec::{LoadPoint, Protocol, Volume};
+use crate::workload::{Prompt, Tokenizer};
 
 /// Connections opened at a time before the first request.
 const CONNECTING: usize = 64;
@@ -94,7 +94,7 @@ pub async fn run(
     let route = Route::new(target.protocol, &target.base_url, &target.model)?;
     let requests = route.requests(&target.model, request_timeout).await?;
 
-    let (sender, receiver) = mpsc::channel(WAITING_ANSWERS + point.concurrency as usize);
+    let (sender, receiver) = mpsc::channel(WAITING_ANSWERS + point.arrival.concurrency().unwrap_or(1) as usize);
     let writer = Writer { point: point.clone(), prompts: Arc::clone(&prompts), tokenizer, sink };
     let writing = tokio::task::spawn_blocking(move || writer.write_all(receiver, progress));
 
@@ -129,7 +129,7 @@ async fn run_parts(
     exchanges: mpsc::Sender<Exchange>,
     stop: &CancellationToken,
 ) -> (Vec<Worker>, Option<f64>) {
-    let workers = (0..job.point.concurrency.max(1)).map(|number| Worker {
+    let workers = (0..job.point.arrival.concurrency().unwrap_or(1)).map(|number| Worker {
         number,
         job: Arc::clone(&job),
         exchanges: exchanges.clone(),

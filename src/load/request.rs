@@ -1,9 +1,18 @@
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::prompts::Prompt;
 use super::triton_request::Tensors;
 use crate::spec::{LoadPoint, OutputMode, Protocol};
+use crate::workload::{Content, Message};
+
+/// What one request asks for: a conversation so far, and how many tokens to add to it.
+#[derive(Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) content: Cow<'a, Content>,
+    pub(super) output_tokens: u32,
+}
 
 /// Turns prompts into the bytes to send.
 #[derive(Debug)]
@@ -16,11 +25,11 @@ pub(super) enum Requests {
 
 impl Requests {
     /// A JSON body, or a gRPC message without its frame.
-    pub(super) fn encode(&self, model: &str, point: &LoadPoint, prompt: &Prompt, request: u64) -> Bytes {
+    pub(super) fn encode(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         match self {
-            Self::OpenaiCompletions | Self::OpenaiChat => openai(model, point, prompt),
-            Self::TritonGrpc(tensors) => tensors.message(model, point, prompt, request),
-            Self::TritonHttp(tensors) => tensors.json(point, prompt),
+            Self::OpenaiCompletions | Self::OpenaiChat => openai(model, point, ask),
+            Self::TritonGrpc(tensors) => tensors.message(model, point, ask, request),
+            Self::TritonHttp(tensors) => tensors.json(point, ask),
         }
     }
 }
@@ -41,14 +50,14 @@ pub(super) fn streams(point: &LoadPoint) -> bool {
     point.streaming && point.protocol != Protocol::TritonGenerate
 }
 
-fn openai(model: &str, point: &LoadPoint, prompt: &Prompt) -> Bytes {
+fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
     #[derive(Serialize)]
     struct Body<'a> {
         model: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        prompt: Option<&'a str>,
+        prompt: Option<Cow<'a, str>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        messages: Option<[Message<'a>; 1]>,
+        messages: Option<Cow<'a, [Message]>>,
         max_tokens: u32,
         #[serde(skip_serializing_if = "Option::is_none")]
         min_tokens: Option<u32>,
@@ -65,11 +74,6 @@ fn openai(model: &str, point: &LoadPoint, prompt: &Prompt) -> Bytes {
         seed: u64,
     }
     #[derive(Serialize)]
-    struct Message<'a> {
-        role: &'a str,
-        content: &'a str,
-    }
-    #[derive(Serialize)]
     struct StreamOptions {
         include_usage: bool,
     }
@@ -77,10 +81,10 @@ fn openai(model: &str, point: &LoadPoint, prompt: &Prompt) -> Bytes {
     let exact = point.output.mode == OutputMode::Exact;
     let body = Body {
         model,
-        prompt: (!chat).then_some(&prompt.text),
-        messages: chat.then_some([Message { role: "user", content: &prompt.text }]),
-        max_tokens: point.output.tokens,
-        min_tokens: exact.then_some(point.output.tokens),
+        prompt: (!chat).then(|| ask.content.text()),
+        messages: chat.then(|| ask.content.messages()),
+        max_tokens: ask.output_tokens,
+        min_tokens: exact.then_some(ask.output_tokens),
         ignore_eos: exact.then_some(true),
         stream: point.streaming,
         stream_options: point.streaming.then_some(StreamOptions { include_usage: true }),

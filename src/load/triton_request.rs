@@ -1,13 +1,14 @@
 //! Requests to Triton's text models. Their tensors differ by version, so inputs are chosen by what the model lists.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::LoadError;
-use super::prompts::Prompt;
-use super::request::streams;
+use super::request::{Ask, streams};
 use crate::kserve::infer_parameter::ParameterChoice;
 use crate::kserve::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::kserve::{InferParameter, ModelInferRequest, ModelMetadataResponse};
@@ -61,7 +62,7 @@ enum Input {
 }
 
 enum Element<'a> {
-    Bytes(&'a str),
+    Bytes(Cow<'a, str>),
     Bool(bool),
     Int32(u32),
     Uint64(u64),
@@ -103,7 +104,7 @@ impl Tensors {
     }
 
     /// A `ModelInferRequest`, encoded.
-    pub(super) fn message(&self, model: &str, point: &LoadPoint, prompt: &Prompt, request: u64) -> Bytes {
+    pub(super) fn message(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         let mut message = ModelInferRequest {
             model_name: model.to_owned(),
             id: request.to_string(),
@@ -113,7 +114,7 @@ impl Tensors {
         // With it, the last response of every model is marked.
         let empty_final = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
         message.parameters.insert("triton_enable_empty_final_response".to_owned(), empty_final);
-        for (tensor, element) in self.values(point, prompt) {
+        for (tensor, element) in self.values(point, ask) {
             message.inputs.push(InferInputTensor {
                 name: tensor.name.clone(),
                 datatype: element.datatype().to_owned(),
@@ -126,18 +127,18 @@ impl Tensors {
     }
 
     /// The body of `generate` and `generate_stream`.
-    pub(super) fn json(&self, point: &LoadPoint, prompt: &Prompt) -> Bytes {
+    pub(super) fn json(&self, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
         let fields: Map<String, Value> =
-            self.values(point, prompt).map(|(tensor, element)| (tensor.name.clone(), element.json())).collect();
+            self.values(point, ask).map(|(tensor, element)| (tensor.name.clone(), element.json())).collect();
         Value::Object(fields).to_string().into()
     }
 
     fn values<'a>(
         &'a self,
         point: &'a LoadPoint,
-        prompt: &'a Prompt,
+        ask: &'a Ask<'a>,
     ) -> impl Iterator<Item = (&'a Tensor, Element<'a>)> + 'a {
-        INPUTS.iter().filter_map(|(names, input)| Some((self.input(names)?, input.value(point, prompt)?)))
+        INPUTS.iter().filter_map(|(names, input)| Some((self.input(names)?, input.value(point, ask)?)))
     }
 
     fn input(&self, names: &[&str]) -> Option<&Tensor> {
@@ -156,13 +157,13 @@ impl Tensors {
 
 impl Input {
     /// `None` for what the load point does not ask for.
-    fn value<'a>(self, point: &LoadPoint, prompt: &'a Prompt) -> Option<Element<'a>> {
+    fn value<'a>(self, point: &LoadPoint, ask: &'a Ask<'a>) -> Option<Element<'a>> {
         let sampling = &point.sampling;
         let greedy = sampling.temperature == 0.0;
         match self {
-            Self::Text => Some(Element::Bytes(&prompt.text)),
-            Self::MaxTokens => Some(Element::Int32(point.output.tokens)),
-            Self::MinTokens => (point.output.mode == OutputMode::Exact).then_some(Element::Int32(point.output.tokens)),
+            Self::Text => Some(Element::Bytes(ask.content.text())),
+            Self::MaxTokens => Some(Element::Int32(ask.output_tokens)),
+            Self::MinTokens => (point.output.mode == OutputMode::Exact).then_some(Element::Int32(ask.output_tokens)),
             Self::Stream => Some(Element::Bool(streams(point))),
             // TensorRT-LLM refuses a temperature of 0: the one most likely token says the same.
             Self::Temperature => (!greedy).then_some(Element::Fp32(sampling.temperature)),
@@ -203,7 +204,7 @@ impl Element<'_> {
 
     fn json(&self) -> Value {
         match self {
-            Self::Bytes(text) => Value::from(*text),
+            Self::Bytes(text) => Value::from(text.as_ref()),
             Self::Bool(value) => Value::from(*value),
             Self::Int32(value) => Value::from(*value),
             Self::Uint64(value) => Value::from(*value),

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{ClosedByServer, Connection, Route};
 use super::exchange::{Clock, End, Exchange, Ticket};
-use super::prompts::Prompt;
-use super::request::Requests;
+use super::request::{Ask, Requests};
 use crate::record::{RequestError, RequestKind};
 use crate::spec::LoadPoint;
+use crate::workload::Prompt;
 
 /// Pause of a worker that could not connect, so that a server which is down costs no storm of attempts.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -158,7 +159,8 @@ impl Worker {
     async fn send(&mut self, exchange: &mut Exchange) -> End {
         let job = Arc::clone(&self.job);
         let prompt = &job.prompts[prompt_index(exchange.ticket.request, &job.prompts)];
-        let body = job.requests.encode(&job.model, &job.point, prompt, exchange.ticket.request);
+        let ask = Ask { content: Cow::Borrowed(&prompt.content), output_tokens: job.point.output.tokens };
+        let body = job.requests.encode(&job.model, &job.point, &ask, exchange.ticket.request);
         if let Ok(end) = self.exchange(&body, exchange).await {
             return end;
         }

@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 
 use super::answer::{Answer, server_message};
 use super::exchange::{End, Exchange};
-use super::prompts::Prompt;
 use super::request::streams;
 use super::worker::prompt_index;
-use super::{LoadError, Tokenizer, openai, sse, triton_answer};
+use super::{LoadError, openai, sse, triton_answer};
 use crate::record::{RequestError, RequestRecord, RequestStatus, TokenSource};
 use crate::spec::{LoadPoint, OutputMode, Protocol};
+use crate::workload::{Prompt, Tokenizer};
 
 /// Where records go: one JSON object a line.
 pub struct RecordSink {

@@ -1,5 +1,7 @@
 //! What a JSON Schema cannot say of a manifest. Anything of the wrong type is passed over here: the schema reports it.
 
+mod load;
+
 use std::collections::HashSet;
 
 use serde_json::Value;
@@ -21,7 +23,7 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
         let path = KeyPath::of_keys(&["benchmarks", name]);
         check_phase_name(name, &path, &mut report);
         if phase.is_object() {
-            check_volume(phase, &path, &axes, &mut report);
+            load::check(phase, &path, &axes, &mut report);
             check_lengths(phase, &path, &axes, &mut report);
             check_thresholds(phase, &path, &columns, &mut report);
         }
@@ -89,24 +91,6 @@ fn check_phase_name(name: &str, path: &KeyPath, report: &mut Report<'_>) {
         let complaint = Complaint::new("the phase's name cannot be the name of a folder");
         let hint = "use at most 100 characters, no slash, no dot at the start, and neither `logs` nor `rendered`";
         report.at_key(path.clone(), complaint.with_hint(hint));
-    }
-}
-
-fn check_volume(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mut Report<'_>) {
-    let given = |field: &str| phase.get(field).is_some() || axes.contains(field);
-    match (given("requests"), given("duration")) {
-        (true, true) => {
-            let complaint = Complaint::new("both `requests` and `duration` are given");
-            report.at_key(path.clone(), complaint.with_hint("a load point ends by one of them: remove the other"));
-        }
-        (false, false) => {
-            let complaint = Complaint::new("neither `requests` nor `duration` is given");
-            report.at_key(
-                path.clone(),
-                complaint.with_hint("say when a load point ends: `requests: 100` or `duration: 30s`"),
-            );
-        }
-        (true, false) | (false, true) => {}
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::Scalar;
-use crate::spec::{OutputMode, Protocol, Sampling};
+use crate::spec::{OutputMode, Protocol, Sampling, Spacing};
 
 /// What to deploy, and how to measure it.
 ///
@@ -55,6 +55,9 @@ pub struct Seeds {
     /// Synthetic prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<u64>,
+    /// Moments of arrival in open loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<u64>,
     /// The server's sampling, where its protocol takes a seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<u64>,
@@ -233,19 +236,53 @@ pub struct Phase {
     pub output: PhaseOutput,
     #[serde(default)]
     pub sampling: Sampling,
-    /// Closed loop: each value is a load point with that many requests under way.
+    /// Closed loop: each value is a load point with that many requests under way. One of `concurrency`, `request_rate`,
+    /// `stages` and `trace` is given.
     #[schemars(length(min = 1), inner(range(min = 1, max = 100_000)), extend("uniqueItems" = true))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concurrency: Vec<u32>,
-    /// Measured requests of each load point. Exactly one of `requests` and `duration` is given.
+    /// Open loop: each value is a load point at that many requests a second, whatever the server's answers.
+    #[schemars(length(min = 1), inner(range(min = 0.001, max = 1_000_000.0)), extend("uniqueItems" = true))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub request_rate: Vec<f64>,
+    /// One load point whose concurrency or rate changes with time. Its duration is that of its stages.
+    #[schemars(length(min = 1, max = 1000))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+    /// One load point at the moments of a trace; needs data of kind `trace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Replay>,
+    /// Open loop: how the gaps between due requests are distributed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spacing: Spacing,
+    /// Open loop: at most so many requests under way. Those that are due meanwhile wait, and their wait is reported.
+    #[schemars(range(min = 1, max = 100_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
+    /// Measured requests of each load point. One of `requests` and `duration` is given, for `stages` and `trace` at most
+    /// one.
     #[schemars(range(min = 1))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
     /// How long each load point sends requests: `30s`, `2m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
-    /// Requests before the measured ones, at the same concurrency; the concurrency by default.
+    /// How long requests under way may take to end after the last one was sent; then they are cut off. By default only
+    /// `request_timeout` limits them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Duration>,
+    /// Requests before the measured ones. In a closed loop at the same concurrency, by default one for each request
+    /// under way; in open loop the first of the schedule, by default one second of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup_requests: Option<u64>,
+    /// Open a new connection for each request, and count its making as part of the request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cold_connections: bool,
+    /// How often a request that the server refuses for now (429 or 503) is sent again, after the time it names. The
+    /// request's clock runs on.
+    #[schemars(range(max = 100))]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retries: u32,
     /// How often each load point is measured.
     #[schemars(range(min = 1, max = 1000))]
     #[serde(default = "one")]
@@ -253,12 +290,61 @@ pub struct Phase {
     /// After this a request has failed.
     #[serde(default = "five_minutes")]
     pub request_timeout: Duration,
+    /// After so long without a byte, once an answer has begun, a request has failed; no such limit by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// After this a load point is cut off.
     #[serde(default = "one_hour")]
     pub point_timeout: Duration,
     /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub thresholds: IndexMap<String, Threshold>,
+}
+
+/// A part of a load point: exactly one of `concurrency` and `request_rate`, the same for all stages of a phase.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Requests under way.
+    #[schemars(range(min = 1, max = 100_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_rate: Option<StageRate>,
+    pub duration: Duration,
+}
+
+/// A rate, or a ramp from one to another.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum StageRate {
+    Steady(#[schemars(range(min = 0.0, max = 1_000_000.0))] f64),
+    Ramp(Ramp),
+}
+
+/// A rate that goes from one value to another along a straight line.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    #[schemars(range(min = 0.0, max = 1_000_000.0))]
+    pub from: f64,
+    #[schemars(range(min = 0.0, max = 1_000_000.0))]
+    pub to: f64,
+}
+
+/// How a trace is replayed.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// 2 replays it in half the time.
+    #[schemars(range(min = 0.001, max = 1000.0))]
+    #[serde(default = "original_speed")]
+    pub speed: f64,
+}
+
+fn original_speed() -> f64 {
+    1.0
 }
 
 fn yes() -> bool {

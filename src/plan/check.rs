@@ -137,6 +137,7 @@ fn phase_field(name: &str) -> Option<Setting> {
         "top_p" => (SettingKind::Float, Some(0.0), Some(1.0)),
         "top_k" => (SettingKind::Int, Some(1.0), Some(f64::from(u32::MAX))),
         "concurrency" => (SettingKind::Int, Some(1.0), Some(100_000.0)),
+        "request_rate" => (SettingKind::Float, Some(0.001), Some(1_000_000.0)),
         "requests" | "isl" | "osl" => (SettingKind::Int, Some(1.0), Some(10_000_000.0)),
         "warmup_requests" => (SettingKind::Int, Some(0.0), Some(10_000_000.0)),
         "rounds" => (SettingKind::Int, Some(1.0), Some(1000.0)),

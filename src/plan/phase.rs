@@ -6,17 +6,18 @@ use serde::de::DeserializeOwned;
 
 use super::{PlanError, Values};
 use crate::base::{Digest, Scalar};
-use crate::manifest::{Manifest, Phase, PhaseData};
-use crate::spec::{Data, LoadPoint, Output, Protocol, Sampling, Volume};
+use crate::manifest::{Duration, Manifest, Phase, PhaseData, Ramp, Stage, StageRate};
+use crate::spec::{Arrival, ConcurrencyStage, Data, LoadPoint, Output, Protocol, RateStage, Sampling, Volume};
 
 /// Fields of a phase that an axis of the same name overrides.
-pub(super) const PHASE_AXES: [&str; 11] = [
+pub(super) const PHASE_AXES: [&str; 12] = [
     "protocol",
     "streaming",
     "temperature",
     "top_k",
     "top_p",
     "concurrency",
+    "request_rate",
     "requests",
     "warmup_requests",
     "rounds",
@@ -82,12 +83,8 @@ impl<'a> Phases<'a> {
         };
         let tokens = phase.output.tokens.map_or_else(|| overridden("osl").given(), |tokens| Ok(Some(tokens)))?;
         let output = Output { mode: phase.output.mode, tokens: tokens.ok_or(missing("osl"))? };
-        let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
-        let volume = match (overridden("requests").given()?.or(phase.requests), &phase.duration) {
-            (Some(requests), _) => Volume::Requests(requests),
-            (None, Some(duration)) => Volume::DurationS(duration.as_std().as_secs_f64()),
-            (None, None) => return Err(missing("requests")),
-        };
+        let arrivals = self.arrivals(name, phase, values)?;
+        let requests = overridden("requests").given()?.or(phase.requests);
         let seeds = &self.manifest.seeds;
         let template = LoadPoint {
             phase: name.to_owned(),
@@ -100,48 +97,129 @@ impl<'a> Phases<'a> {
                 top_k: overridden("top_k").given()?.or(phase.sampling.top_k),
                 top_p: overridden("top_p").given()?.or(phase.sampling.top_p),
             },
-            concurrency: 0,
-            volume,
+            arrival: Arrival::Closed { concurrency: 1 },
+            volume: Volume::Requests(1),
+            drain_s: phase.drain.as_ref().map(seconds),
             warmup_requests: 0,
             round: 0,
             prompt_seed: seeds.prompts.unwrap_or(self.manifest.seed),
             sampling_seed: seeds.sampling.unwrap_or(self.manifest.seed),
-            request_timeout_s: phase.request_timeout.as_std().as_secs_f64(),
-            point_timeout_s: phase.point_timeout.as_std().as_secs_f64(),
+            arrival_seed: seeds.arrivals.unwrap_or(self.manifest.seed),
+            cold_connections: phase.cold_connections,
+            retries: phase.retries,
+            request_timeout_s: seconds(&phase.request_timeout),
+            idle_timeout_s: phase.idle_timeout.as_ref().map(seconds),
+            point_timeout_s: seconds(&phase.point_timeout),
         };
         let rounds: u32 = overridden("rounds").given()?.unwrap_or(phase.rounds);
         let warmup: Option<u64> = overridden("warmup_requests").given()?.or(phase.warmup_requests);
         let digest: Arc<str> = digest.into();
         let mut loads = Vec::new();
-        for &concurrency in &concurrency {
+        for arrival in &arrivals {
+            let volume = volume(requests, phase, arrival).ok_or(missing("requests"))?;
             for round in 1..=rounds {
-                let warmup_requests = warmup.unwrap_or(u64::from(concurrency));
-                let point = LoadPoint { concurrency, warmup_requests, round, ..template.clone() };
+                let warmup_requests = warmup.unwrap_or_else(|| default_warmup(arrival));
+                let point = LoadPoint { arrival: arrival.clone(), volume, warmup_requests, round, ..template.clone() };
                 loads.push(load(point, &digest));
             }
         }
         Ok(loads.into())
     }
+
+    /// One for each load point of the phase. The reader checked that exactly one kind is given.
+    fn arrivals(&self, name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
+        let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
+        let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
+        if let Some(replay) = &phase.trace {
+            return Ok(vec![Arrival::Trace { speed: replay.speed, max_concurrency }]);
+        }
+        if !phase.stages.is_empty() {
+            return Ok(vec![staged(phase)]);
+        }
+        let rate = overridden("request_rate").given()?.filter(|_| phase.concurrency.is_empty());
+        let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
+        if !rates.is_empty() {
+            return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
+        }
+        let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
+        if concurrency.is_empty() {
+            return Err(PlanError::NoLength { phase: name.to_owned(), what: "concurrency" });
+        }
+        Ok(concurrency.into_iter().map(|concurrency| Arrival::Closed { concurrency }).collect())
+    }
+}
+
+fn staged(phase: &Phase) -> Arrival {
+    let concurrency: Option<Vec<ConcurrencyStage>> = phase
+        .stages
+        .iter()
+        .map(|stage| Some(ConcurrencyStage { concurrency: stage.concurrency?, duration_s: seconds(&stage.duration) }))
+        .collect();
+    if let Some(stages) = concurrency {
+        return Arrival::ClosedStages { stages };
+    }
+    let rate = |stage: &Stage| {
+        let (from, to) = match stage.request_rate {
+            Some(StageRate::Steady(rate)) => (rate, rate),
+            Some(StageRate::Ramp(Ramp { from, to })) => (from, to),
+            None => (0.0, 0.0),
+        };
+        RateStage { from, to, duration_s: seconds(&stage.duration) }
+    };
+    Arrival::OpenStages {
+        spacing: phase.spacing,
+        stages: phase.stages.iter().map(rate).collect(),
+        max_concurrency: phase.max_concurrency,
+    }
+}
+
+/// Where a load point ends; stages and a trace have an end of their own.
+fn volume(requests: Option<u64>, phase: &Phase, arrival: &Arrival) -> Option<Volume> {
+    let stages_s = match arrival {
+        Arrival::Closed { .. } | Arrival::Open { .. } => None,
+        Arrival::ClosedStages { stages } => Some(stages.iter().map(|stage| stage.duration_s).sum()),
+        Arrival::OpenStages { stages, .. } => Some(stages.iter().map(|stage| stage.duration_s).sum()),
+        // Longer than any trace.
+        Arrival::Trace { .. } => Some(1e9),
+    };
+    let duration_s = phase.duration.as_ref().map(seconds).or(stages_s);
+    requests.map(Volume::Requests).or(duration_s.map(Volume::DurationS))
+}
+
+/// Fills every slot of a closed loop once; in open loop the first second.
+fn default_warmup(arrival: &Arrival) -> u64 {
+    match arrival {
+        Arrival::Closed { concurrency } => u64::from(*concurrency),
+        Arrival::ClosedStages { stages } => stages.first().map_or(0, |stage| u64::from(stage.concurrency)),
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the schema keeps it in range")]
+        Arrival::Open { rate, .. } => rate.ceil() as u64,
+        Arrival::OpenStages { .. } | Arrival::Trace { .. } => 0,
+    }
+}
+
+fn seconds(duration: &Duration) -> f64 {
+    duration.as_std().as_secs_f64()
 }
 
 fn load(point: LoadPoint, data: &Arc<str>) -> Load {
     let text = serde_json::to_string(&identity(&point)).expect("load points are plain data");
     let name = match point.round {
-        1 => format!("c{}", point.concurrency),
-        round => format!("c{}-r{round}", point.concurrency),
+        1 => point.arrival.label(),
+        round => format!("{}-r{round}", point.arrival.label()),
     };
     let digest = Digest::of(format!("{data} {text}").as_bytes()).into();
     Load { point: Arc::new(point), name, digest, data: data.clone() }
 }
 
-/// What of a load point enters its key: a data file counts by its content, not by where it lies, and what was measured
-/// whole was not cut off by a time limit.
+/// What of a load point enters its key: a data file counts by its content, not by where it lies; what was measured
+/// whole was not cut off by a time limit; and a closed loop draws no moments of arrival.
 pub(super) fn identity(point: &LoadPoint) -> LoadPoint {
     let data = match &point.data {
         Data::Jsonl { .. } => Data::Jsonl { path: "".into() },
         Data::Synthetic { isl } => Data::Synthetic { isl: *isl },
     };
-    LoadPoint { data, point_timeout_s: 0.0, ..point.clone() }
+    let arrival_seed = if point.arrival.is_open_loop() { point.arrival_seed } else { 0 };
+    LoadPoint { data, arrival_seed, point_timeout_s: 0.0, ..point.clone() }
 }
 
 /// An axis that may stand in for a phase's field.

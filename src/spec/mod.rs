@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** no behaviour beyond naming; every value here can be written to disk and read back.
 
+mod arrival;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -9,6 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Digest;
+
+pub use arrival::{Arrival, ConcurrencyStage, Gamma, RateStage, Spacing};
 
 /// How a request travels to the server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
@@ -113,18 +117,27 @@ pub struct LoadPoint {
     pub data: Data,
     pub output: Output,
     pub sampling: Sampling,
-    /// Closed loop: requests under way at any time.
-    pub concurrency: u32,
+    pub arrival: Arrival,
     pub volume: Volume,
-    /// Requests before the measured ones, recorded with kind `warmup`.
+    /// Seconds that requests under way have to end after the last one was due; no limit but their own if `None`.
+    pub drain_s: Option<f64>,
+    /// Requests before the measured ones, recorded with kind `warmup`. In open loop they are the first of the schedule.
     pub warmup_requests: u64,
     /// The round, from 1.
     pub round: u32,
     /// The seed that [`LoadPoint::own_prompt_seed`] starts from.
     pub prompt_seed: u64,
     pub sampling_seed: u64,
+    /// The seed that moments of arrival are drawn from.
+    pub arrival_seed: u64,
+    /// A new connection for each request; its making counts as part of the request.
+    pub cold_connections: bool,
+    /// How often a request that the server refused for now (429 or 503) is sent again, after the time it names.
+    pub retries: u32,
     /// Seconds after which a request counts as failed with kind `timeout`.
     pub request_timeout_s: f64,
+    /// Seconds without a byte, once an answer has begun, after which a request has failed with kind `stall`.
+    pub idle_timeout_s: Option<f64>,
     /// Seconds after which the whole point is cut off.
     pub point_timeout_s: f64,
 }
@@ -134,7 +147,17 @@ impl LoadPoint {
     /// one does not flatter the next; it is the same in every cell, so that cells can be compared.
     #[must_use]
     pub fn own_prompt_seed(&self) -> u64 {
-        let text = format!("{} {} {} {}", self.prompt_seed, self.phase, self.concurrency, self.round);
+        self.own_seed(self.prompt_seed)
+    }
+
+    /// The seed of this load point's moments of arrival.
+    #[must_use]
+    pub fn own_arrival_seed(&self) -> u64 {
+        self.own_seed(self.arrival_seed)
+    }
+
+    fn own_seed(&self, seed: u64) -> u64 {
+        let text = format!("{seed} {} {} {}", self.phase, self.arrival.label(), self.round);
         let digest = Digest::of(text.as_bytes());
         u64::from_str_radix(&digest[..16], 16).expect("a digest is hexadecimal")
     }

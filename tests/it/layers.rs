@@ -20,14 +20,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("hub", &["base"]),
     ("engine", &["kserve"]),
     ("dummy", &["engine"]),
-    ("load", &["base", "kserve", "record", "spec"]),
+    ("workload", &["base", "spec"]),
+    ("load", &["kserve", "record", "spec", "workload"]),
     ("stats", &["base", "record", "spec"]),
     ("report", &["base", "record", "stats"]),
     (
         "exec",
         &[
             "base", "dummy", "engine", "event", "hub", "load", "manifest", "matrix", "plan", "process", "recipe",
-            "record", "render", "report", "spec", "stats", "store",
+            "record", "render", "report", "spec", "stats", "store", "workload",
         ],
     ),
     ("progress", &["base", "event"]),
@@ -35,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "base", "dummy", "engine", "event", "exec", "load", "manifest", "plan", "progress", "recipe", "record",
-            "report", "spec", "store",
+            "report", "spec", "store", "workload",
         ],
     ),
 ];
@@ -60,7 +61,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["hub", "load"]),
     ("safetensors", &["engine"]),
     ("serde_yaml", &["manifest"]),
-    ("tokenizers", &["load", "engine", "dummy"]),
+    ("tokenizers", &["workload", "engine", "dummy"]),
     ("toml", &["manifest"]),
     ("tonic", &["kserve", "load", "engine"]),
 ];

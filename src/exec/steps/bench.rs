@@ -8,8 +8,8 @@ use super::server::{self, Running};
 use super::{Job, Message, point};
 use crate::event::{Event, Outcome};
 use crate::exec::StepError;
-use crate::load::Tokenizer;
 use crate::plan::Point;
+use crate::workload::Tokenizer;
 
 /// One server: up, every load point that has work, down again, whatever happens in between.
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {

@@ -12,11 +12,12 @@ use super::{Job, Message};
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS};
-use crate::load::{self, CutOff, LoadJob, PointRun, Prompt, RecordSink, Tokenizer, prompts};
+use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
 use crate::spec::{Data, LoadPoint, Volume};
 use crate::store::Draft;
+use crate::workload::{self, Prompt, Tokenizer};
 
 /// Between two samples of the server's memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(500);
@@ -49,7 +50,7 @@ pub(super) async fn measure(
     }
     let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
     warn_of_repeats(job, point, prompts.len());
-    let workload = prompts::workload_hash(&prompts, &point.load);
+    let workload = workload::workload_hash(&prompts, &point.load);
     job.tell(Message::Workload { point: number, hash: workload.clone() });
     let label = job.prepared.plan.point_label(number);
     let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
@@ -166,7 +167,7 @@ async fn prompts_of(
             let tokenizer =
                 tokenizer.clone().map_err(|reason| StepError::NoTokenizer { phase: load.phase.clone(), reason })?;
             let (isl, count, seed) = (*isl, number_of_prompts(load), load.own_prompt_seed());
-            let making = tokio::task::spawn_blocking(move || prompts::synthetic(&tokenizer, isl, count, seed));
+            let making = tokio::task::spawn_blocking(move || workload::synthetic(&tokenizer, isl, count, seed));
             Ok(making.await.expect("making prompts returns its failures")?.into())
         }
         Data::Jsonl { path } => {
@@ -176,7 +177,7 @@ async fn prompts_of(
             let mut prompts = job.prepared.prompts.get(path).cloned().unwrap_or_default();
             if let Ok(tokenizer) = tokenizer.clone() {
                 let counting = tokio::task::spawn_blocking(move || {
-                    prompts::count_tokens(&tokenizer, &mut prompts).map(|()| prompts)
+                    workload::count_tokens(&tokenizer, &mut prompts).map(|()| prompts)
                 });
                 prompts = counting.await.expect("counting returns its failures")?;
             }
@@ -205,7 +206,9 @@ fn warn_of_repeats(job: &Job, point: &Point, prompts: usize) {
 fn number_of_prompts(load: &LoadPoint) -> u64 {
     match load.volume {
         Volume::Requests(requests) => requests.saturating_add(load.warmup_requests).min(MOST_PROMPTS),
-        Volume::DurationS(_) => PROMPTS_BY_TIME.max(u64::from(load.concurrency) * 4) + load.warmup_requests,
+        Volume::DurationS(_) => {
+            PROMPTS_BY_TIME.max(u64::from(load.arrival.concurrency().unwrap_or_default()) * 4) + load.warmup_requests
+        }
     }
 }
 

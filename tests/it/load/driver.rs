@@ -2,7 +2,7 @@
 
 use benchrun::load::CutOff;
 use benchrun::record::{RequestKind, RequestRecord, RequestStatus};
-use benchrun::spec::{LoadPoint, Protocol, Volume};
+use benchrun::spec::{Arrival, LoadPoint, Protocol, Volume};
 use tokio_util::sync::CancellationToken;
 
 use super::http_server::{Ending, Script, Server};
@@ -12,7 +12,12 @@ const ANSWER: &[&str] = &["data: {\"choices\":[{\"text\":\"a\"}]}\n\n", "data: [
 
 fn chat(concurrency: u32, warmup_requests: u64, requests: u64) -> LoadPoint {
     let volume = Volume::Requests(requests);
-    LoadPoint { concurrency, warmup_requests, volume, ..point(Protocol::OpenaiCompletions) }
+    LoadPoint {
+        arrival: Arrival::Closed { concurrency },
+        warmup_requests,
+        volume,
+        ..point(Protocol::OpenaiCompletions)
+    }
 }
 
 fn hanging() -> Script {

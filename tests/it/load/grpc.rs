@@ -4,7 +4,7 @@ use benchrun::kserve::infer_parameter::ParameterChoice;
 use benchrun::kserve::model_infer_response::InferOutputTensor;
 use benchrun::kserve::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 use benchrun::record::{RequestRecord, RequestStatus, TokenSource};
-use benchrun::spec::{LoadPoint, Output, OutputMode, Protocol, Volume};
+use benchrun::spec::{Arrival, LoadPoint, Output, OutputMode, Protocol, Volume};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -112,7 +112,7 @@ async fn requests_use_the_inputs_that_the_model_lists() {
     let server = Server::start(INPUTS, OUTPUTS, |_| vec![text("a", Position::Final)]).await;
     let (_, records) = run(
         &server.url,
-        LoadPoint { volume: Volume::Requests(3), concurrency: 1, ..exact() },
+        LoadPoint { volume: Volume::Requests(3), arrival: Arrival::Closed { concurrency: 1 }, ..exact() },
         CancellationToken::new(),
     )
     .await;

@@ -11,9 +11,10 @@ mod http_server;
 use std::fs;
 use std::sync::Arc;
 
-use benchrun::load::{self, LoadJob, PointRun, Prompt, RecordSink, Target};
+use benchrun::load::{self, LoadJob, PointRun, RecordSink, Target};
 use benchrun::record::RequestRecord;
-use benchrun::spec::{Data, LoadPoint, Output, OutputMode, Protocol, Sampling, Volume};
+use benchrun::spec::{Arrival, Data, LoadPoint, Output, OutputMode, Protocol, Sampling, Volume};
+use benchrun::workload::Prompt;
 use tokio_util::sync::CancellationToken;
 
 /// A load point of one request at a time, which tests change as they need.
@@ -25,12 +26,17 @@ fn point(protocol: Protocol) -> LoadPoint {
         data: Data::Synthetic { isl: 1 },
         output: Output { mode: OutputMode::AtMost, tokens: 3 },
         sampling: Sampling::default(),
-        concurrency: 1,
+        arrival: Arrival::Closed { concurrency: 1 },
         volume: Volume::Requests(1),
+        drain_s: None,
         warmup_requests: 0,
         round: 1,
         prompt_seed: 0,
         sampling_seed: 7,
+        arrival_seed: 7,
+        cold_connections: false,
+        retries: 0,
+        idle_timeout_s: None,
         request_timeout_s: 30.0,
         point_timeout_s: 60.0,
     }
@@ -38,8 +44,7 @@ fn point(protocol: Protocol) -> LoadPoint {
 
 /// `point` with the prompts `p0`, `p1`, `p2`.
 fn job(url: &str, point: LoadPoint) -> LoadJob {
-    let prompts: Vec<Prompt> =
-        (0..3).map(|number| Prompt { text: format!("p{number}"), input_tokens: Some(1) }).collect();
+    let prompts: Vec<Prompt> = (0..3).map(|number| Prompt::of_text(format!("p{number}"), Some(1))).collect();
     let target = Target { protocol: point.protocol, base_url: url.to_owned(), model: "tiny".to_owned() };
     LoadJob { target, point, prompts: Arc::from(prompts), tokenizer: None }
 }

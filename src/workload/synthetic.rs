@@ -10,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use super::prompts::Prompt;
-use super::{LoadError, Tokenizer};
+use super::Prompt;
+use super::{Tokenizer, WorkloadError};
 
 /// Tokens to draw from: enough that prompts of two tokens differ, few enough that they are found at once.
 const POOL: usize = 4096;
@@ -22,8 +22,8 @@ const REPAIRS: usize = 64;
 /// Draws of one prompt before it counts as impossible.
 const DRAWS: u64 = 256;
 
-pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) -> Result<Vec<Prompt>, LoadError> {
-    let impossible = |reason| LoadError::Synthetic { path: tokenizer.path().to_owned(), isl, count, reason };
+pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) -> Result<Vec<Prompt>, WorkloadError> {
+    let impossible = |reason| WorkloadError::Synthetic { path: tokenizer.path().to_owned(), isl, count, reason };
     if isl == 0 {
         return Err(impossible("a prompt has at least one token"));
     }
@@ -55,14 +55,14 @@ pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) 
                 }
             }
         };
-        prompts.push(Prompt { text: unique, input_tokens: Some(isl) });
+        prompts.push(Prompt::of_text(unique, Some(isl)));
     }
     Ok(prompts)
 }
 
 /// Tokens whose text, written twice, is encoded as the token twice: words rather than fragments, whatever the kind of
 /// tokenizer. Tokens that bring their own space are preferred, since nothing merges across a space.
-fn side_by_side_tokens(tokenizer: &Tokenizer, enough: usize) -> Result<Vec<u32>, LoadError> {
+fn side_by_side_tokens(tokenizer: &Tokenizer, enough: usize) -> Result<Vec<u32>, WorkloadError> {
     let limit = POOL.max(enough);
     let mut ids = tokenizer.ordinary_ids();
     ids.shuffle(&mut generator([0; 4]));
@@ -85,7 +85,7 @@ fn side_by_side_tokens(tokenizer: &Tokenizer, enough: usize) -> Result<Vec<u32>,
 }
 
 /// The token and whether its text brings a space, or nothing for a token that does not survive.
-fn side_by_side(tokenizer: &Tokenizer, id: u32) -> Result<Option<(u32, bool)>, LoadError> {
+fn side_by_side(tokenizer: &Tokenizer, id: u32) -> Result<Option<(u32, bool)>, WorkloadError> {
     let text = tokenizer.decode(&[id, id])?;
     let readable = !text.chars().any(|character| character.is_control() || character == char::REPLACEMENT_CHARACTER);
     let survives = readable && !text.trim().is_empty() && tokenizer.encode(&text)? == [id, id];
@@ -98,7 +98,7 @@ fn exact_text(
     pool: &[u32],
     isl: u32,
     mut random: ChaCha8Rng,
-) -> Result<Option<String>, LoadError> {
+) -> Result<Option<String>, WorkloadError> {
     let isl = isl as usize;
     let mut draw = || *pool.choose(&mut random).expect("the caller checked that the pool is not empty");
     let mut ids: Vec<u32> = (0..isl).map(|_| draw()).collect();
@@ -191,10 +191,11 @@ mod tests {
             let tokenizer = saved(&tokenizer, folder.path());
             for (isl, count) in [(1, 4), (2, 20), (7, 50), (200, 10)] {
                 let prompts = synthetic(&tokenizer, isl, count, 5).unwrap();
-                let different: HashSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+                let different: HashSet<String> =
+                    prompts.iter().map(|prompt| prompt.content.text().into_owned()).collect();
                 assert_eq!(different.len() as u64, count);
                 for prompt in &prompts {
-                    assert_eq!(tokenizer.count(&prompt.text).unwrap(), isl, "{:?}", prompt.text);
+                    assert_eq!(tokenizer.count(&prompt.content.text()).unwrap(), isl, "{prompt:?}");
                 }
                 assert_eq!(prompts, synthetic(&tokenizer, isl, count, 5).unwrap());
                 assert_ne!(prompts, synthetic(&tokenizer, isl, count, 6).unwrap());

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::LoadError;
+use super::WorkloadError;
 
 /// A model's own tokenizer. Special tokens are never added: a prompt is counted as text.
 pub struct Tokenizer {
@@ -10,9 +10,9 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model's folder. Blocks for up to a second on large vocabularies.
-    pub fn load(folder: &Path) -> Result<Self, LoadError> {
+    pub fn load(folder: &Path) -> Result<Self, WorkloadError> {
         let path = folder.join("tokenizer.json");
-        let failed = |reason: String| LoadError::Tokenizer { path: path.clone(), reason };
+        let failed = |reason: String| WorkloadError::Tokenizer { path: path.clone(), reason };
         let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(|error| failed(error.to_string()))?;
         // Some files ask for a fixed length; a count must be that of the whole text.
         inner.with_truncation(None).map_err(|error| failed(error.to_string()))?;
@@ -21,18 +21,18 @@ impl Tokenizer {
     }
 
     /// Tokens of `text`.
-    pub fn count(&self, text: &str) -> Result<u32, LoadError> {
+    pub fn count(&self, text: &str) -> Result<u32, WorkloadError> {
         let tokens = self.encode(text)?.len();
         u32::try_from(tokens).map_err(|_| self.failed("encode text", "it has more than 2^32 tokens".to_owned()))
     }
 
-    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, LoadError> {
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, WorkloadError> {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|error| self.failed("encode text", error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    pub(super) fn decode(&self, ids: &[u32]) -> Result<String, LoadError> {
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String, WorkloadError> {
         self.inner.decode(ids, true).map_err(|error| self.failed("decode tokens", error.to_string()))
     }
 
@@ -49,7 +49,7 @@ impl Tokenizer {
         &self.path
     }
 
-    fn failed(&self, action: &'static str, reason: String) -> LoadError {
-        LoadError::Tokenize { path: self.path.clone(), action, reason }
+    fn failed(&self, action: &'static str, reason: String) -> WorkloadError {
+        WorkloadError::Tokenize { path: self.path.clone(), action, reason }
     }
 }
