@@ -52,7 +52,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("csv", &["report"]),
     ("duct", &["process"]),
     ("hf_hub", &["hub"]),
-    ("hyper", &["load"]),
     ("indicatif", &["progress", "cli"]),
     ("jiff", &["store"]),
     // A model's chat template is minijinja too, with other rules than ours.
