@@ -20,7 +20,7 @@ use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord};
 use crate::report::{self, Row};
 use crate::spec::{Arrival, Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
 use crate::store::{EventLog, RunFolder, Runs};
-use crate::workload::{self, Prompt, Tokenizer};
+use crate::workload::{self, Prompt, Tokenizer, Workload};
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
@@ -170,11 +170,11 @@ impl Bench {
         })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
-        let workload = workload::workload_hash(&prompts, point);
+        let hash = workload::workload_hash(&prompts, point);
         let job = LoadJob {
             target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
             point: point.clone(),
-            prompts,
+            workload: Workload { prompts, due_ns: None },
             tokenizer: self.tokenizer.clone(),
         };
         let observation = Observation::start(Watch {
@@ -191,7 +191,9 @@ impl Bench {
         let ran = load::run(job, RecordSink::create(&records)?, progress, cancel.clone()).await?;
         let requests = read_records(&records)?;
         let mut sent = Sent::default();
-        requests.iter().for_each(|record| sent.add(record));
+        for record in &requests {
+            sent.add(record);
+        }
         let (server, complaints) = observation.finish(&sent).await;
         for complaint in complaints {
             output.remark(&format!("warning: {complaint}"));
@@ -218,7 +220,7 @@ impl Bench {
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),
-            workload: Some(workload),
+            workload: Some(hash),
             client: ran.client,
             server,
         };

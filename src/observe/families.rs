@@ -51,8 +51,8 @@ pub(super) struct Share {
 }
 
 /// The family whose page this is.
-pub(super) fn family_of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'static Family> {
-    FAMILIES.iter().find(|family| names.clone().any(|name| name.starts_with(family.prefix)))
+pub(super) fn family_of(names: &[&str]) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| names.iter().any(|name| name.starts_with(family.prefix)))
 }
 
 const fn seconds(name: &'static str) -> Timer {

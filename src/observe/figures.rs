@@ -2,7 +2,7 @@ use super::checks::checks;
 use super::families::Family;
 use super::sent::Sent;
 use super::snapshot::{Snapshot, Window};
-use crate::record::{ServerFacts, ServerWindow};
+use crate::record::{ServerMetrics, ServerWindow};
 
 /// The pages of one load point.
 pub(super) struct Pages {
@@ -43,12 +43,11 @@ impl Pages {
         self.window(&self.before).count(self.family.requests).is_none_or(|counted| counted >= requests as f64)
     }
 
-    /// Adds the figures and the checks.
-    pub(super) fn facts(&self, sent: &Sent, machine: ServerFacts) -> ServerFacts {
+    pub(super) fn metrics(&self, sent: &Sent) -> ServerMetrics {
         let (over, from) = self.measured_from(sent);
         let window = self.window(from);
-        ServerFacts {
-            window: Some(over),
+        ServerMetrics {
+            window: over,
             ttft_ms_mean: window.mean_ms(self.family.ttft),
             ttft_ms_p99: window.percentile_ms(self.family.ttft, 0.99),
             queue_ms_mean: window.mean_ms(self.family.queue),
@@ -56,7 +55,6 @@ impl Pages {
             prefix_hit_share: window.share(self.family.prefix_hits),
             requests_in_flight_mean: self.in_flight_mean(sent),
             checks: checks(&self.window(&self.before), self.family, sent, &self.in_flight),
-            ..machine
         }
     }
 

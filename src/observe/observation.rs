@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::figures::Pages;
 use super::machine::Machine;
@@ -13,7 +13,7 @@ use super::sent::Sent;
 use super::series::{Moment, SeriesFile};
 use super::snapshot::{Snapshot, family_of_page};
 use crate::process::ProcessTree;
-use crate::record::ServerFacts;
+use crate::record::{Check, ServerFacts};
 
 /// Between two samples of memory and GPUs.
 const MACHINE_PAUSE: Duration = Duration::from_millis(500);
@@ -93,7 +93,9 @@ impl Observation {
                 let _ = began.send(());
                 watcher.run(receiver).await
             });
-            let _ = seen.map(|seen| give.send(seen));
+            if let Some(seen) = seen {
+                let _ = give.send(seen);
+            }
         });
         // An error means that the thread could not begin; then nothing is known in the end.
         let _ = beginning.await;
@@ -109,17 +111,17 @@ impl Observation {
     /// Reads the last page. Besides the facts come sentences that a reader of the results should see.
     pub async fn finish(self, sent: &Sent) -> (ServerFacts, Vec<String>) {
         let _ = self.orders.send(Order::Finish { requests: sent.ok });
-        let Ok(seen) = self.seen.await else { return Default::default() };
+        let Ok(Seen { pages, machine }) = self.seen.await else { return Default::default() };
         let url = self.metrics_url.unwrap_or_default();
-        match seen.pages {
+        match pages {
             Ok(pages) => {
-                let facts = pages.facts(sent, seen.machine);
-                let failed = facts.checks.iter().filter_map(|check| check.complaint()).collect();
-                (facts, failed)
+                let metrics = pages.metrics(sent);
+                let complaints = metrics.checks.iter().filter_map(Check::complaint).collect();
+                (ServerFacts { metrics: Some(metrics), ..machine }, complaints)
             }
-            Err(NoPages::NotAsked) => (seen.machine, Vec::new()),
-            Err(NoPages::NoAnswer) => (seen.machine, vec![format!("`{url}` does not answer with status 200")]),
-            Err(NoPages::UnknownNames) => (seen.machine, vec![format!("no metric at `{url}` has a known name")]),
+            Err(NoPages::NotAsked) => (machine, Vec::new()),
+            Err(NoPages::NoAnswer) => (machine, vec![format!("`{url}` does not answer with status 200")]),
+            Err(NoPages::UnknownNames) => (machine, vec![format!("no metric at `{url}` has a known name")]),
         }
     }
 }
@@ -163,7 +165,7 @@ impl Watcher {
 
     async fn first_page(&mut self, model: String) -> Result<Pages, NoPages> {
         let url = self.url.as_deref().ok_or(NoPages::NotAsked)?;
-        let page = read_page(&self.client, url).await.ok_or(NoPages::NoAnswer)?;
+        let page = Box::pin(read_page(&self.client, url)).await.ok_or(NoPages::NoAnswer)?;
         let family = family_of_page(&page).ok_or(NoPages::UnknownNames)?;
         let before = Snapshot::of_page(&page, family, self.began.elapsed().as_secs_f64());
         self.file.add(Moment::Before, &before);
@@ -172,8 +174,8 @@ impl Watcher {
 
     /// Watches until told to finish; `None` when nobody wants to know any more.
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Option<Seen> {
-        let mut next_page = tokio::time::interval(self.pause);
-        let mut next_sample = tokio::time::interval(MACHINE_PAUSE);
+        let mut next_page = interval_at(Instant::now() + self.pause, self.pause);
+        let mut next_sample = interval(MACHINE_PAUSE);
         next_page.set_missed_tick_behavior(MissedTickBehavior::Skip);
         next_sample.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -194,7 +196,7 @@ impl Watcher {
 
     async fn read(&mut self, moment: Moment) {
         let (Ok(pages), Some(url)) = (&mut self.pages, &self.url) else { return };
-        let Some(page) = read_page(&self.client, url).await else { return };
+        let Some(page) = Box::pin(read_page(&self.client, url)).await else { return };
         let page = Snapshot::of_page(&page, pages.family, self.began.elapsed().as_secs_f64());
         self.file.add(moment, &page);
         if moment == Moment::WarmupEnded {

@@ -8,6 +8,8 @@ pub struct Sent {
     /// Requests with another status, warm-up included: the server may or may not have counted them.
     pub(super) not_ok: u64,
     pub(super) warmup: u64,
+    /// Requests that were sent again count once more for each time.
+    pub(super) repeats: u64,
     /// Sums over the requests that are ok, for as long as none of them lacks its count.
     pub(super) input_tokens: Tokens,
     pub(super) output_tokens: Tokens,
@@ -31,6 +33,7 @@ pub(super) struct Tokens {
 impl Sent {
     /// Takes in one record.
     pub fn add(&mut self, record: &RequestRecord) {
+        self.repeats += u64::from(record.attempts.saturating_sub(1));
         if record.kind == RequestKind::Warmup {
             self.warmup += 1;
         } else {

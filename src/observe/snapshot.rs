@@ -24,7 +24,7 @@ struct Selector<'a> {
 /// The family of a page, if it has one.
 pub(super) fn family_of_page(page: &str) -> Option<&'static Family> {
     let names: Vec<&str> = samples(page).map(|sample| sample.series.name).collect();
-    family_of(names.iter().copied())
+    family_of(&names)
 }
 
 impl Snapshot {

@@ -1,7 +1,7 @@
 use super::figures::Pages;
 use super::sent::Sent;
 use super::snapshot::{Snapshot, Window, family_of_page};
-use crate::record::{RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts, ServerWindow, TokenSource};
+use crate::record::{RequestError, RequestKind, RequestRecord, RequestStatus, ServerWindow, TokenSource};
 
 /// A page that a server shows after ten requests, as its own page looks; before, there was nothing.
 const VLLM: &str = include_str!("fixtures/vllm.txt");
@@ -102,9 +102,13 @@ fn record(number: u64, kind: RequestKind, tokens: u32) -> RequestRecord {
         request: number,
         kind,
         prompt: 0,
+        conversation: None,
         worker: 0,
         due_ns: number * 1_000_000_000,
+        free_ns: None,
+        connect_ns: None,
         sent_ns: number * 1_000_000_000,
+        attempts: 1,
         first_response_ns: None,
         first_token_ns: None,
         last_token_ns: None,
@@ -122,7 +126,7 @@ fn record(number: u64, kind: RequestKind, tokens: u32) -> RequestRecord {
 }
 
 fn checked(pages: &Pages, sent: &Sent) -> String {
-    let checks = pages.facts(sent, ServerFacts::default()).checks;
+    let checks = pages.metrics(sent).checks;
     checks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
@@ -130,8 +134,7 @@ fn checked(pages: &Pages, sent: &Sent) -> String {
 fn counts_of_both_sides_are_compared() {
     let seen = pages([page(7, 100, 0, 0, 0), page(17, 140, 0, 0, 0)]);
     assert_eq!(checked(&seen, &sent(2, 8, 4)), "requests=ok input_tokens=ok output_tokens=ok littles_law=unknown");
-    let complaints =
-        pages([page(7, 100, 0, 0, 0), page(19, 139, 0, 0, 0)]).facts(&sent(2, 8, 4), ServerFacts::default());
+    let complaints = pages([page(7, 100, 0, 0, 0), page(19, 139, 0, 0, 0)]).metrics(&sent(2, 8, 4));
     let complaints: Vec<_> = complaints.checks.iter().filter_map(crate::record::Check::complaint).collect();
     assert_eq!(complaints[0], "the check `requests` failed: the server says 12, the client 10");
     assert_eq!(complaints.len(), 3);
@@ -190,10 +193,10 @@ fn the_warmup_is_left_out_when_its_page_came_in_time() {
         (None, ServerWindow::All, None),
     ] {
         let seen = Pages { marked, ..pages([before.clone(), after.clone()]) };
-        let facts = seen.facts(&sent(2, 8, 4), ServerFacts::default());
-        assert_eq!(facts.window, Some(window));
+        let metrics = seen.metrics(&sent(2, 8, 4));
+        assert_eq!(metrics.window, window);
         // Above the last bound nothing is known.
-        assert_eq!(facts.ttft_ms_p99.map(f64::round), p99);
-        assert_eq!(facts.ttft_ms_mean, Some(1000.0));
+        assert_eq!(metrics.ttft_ms_p99.map(f64::round), p99);
+        assert_eq!(metrics.ttft_ms_mean, Some(1000.0));
     }
 }

@@ -35,6 +35,10 @@ impl PointStatus {
 pub struct ClientFacts {
     /// CPU seconds of the client's process a second of the window, over the host's cores: 1 is all cores busy.
     pub cpu_share: Option<f64>,
+    /// 99th percentile of the time that an event waited to be seen by the event loops, in milliseconds.
+    pub poll_delay_ms_p99: Option<f64>,
+    /// Connections opened to the server, warm-up included.
+    pub connections: Option<u64>,
 }
 
 /// What was seen of the server while it was measured.
@@ -52,8 +56,15 @@ pub struct ServerFacts {
     pub host_rss_mib_peak: Option<f64>,
     /// CPU seconds a second, all processes of the server together.
     pub cpu_cores_mean: Option<f64>,
-    /// Which requests the server's own figures below are over; `None` without any.
-    pub window: Option<ServerWindow>,
+    /// What it said of itself, if it did.
+    pub metrics: Option<ServerMetrics>,
+}
+
+/// A server's own figures.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServerMetrics {
+    /// Which requests they are over.
+    pub window: ServerWindow,
     pub ttft_ms_mean: Option<f64>,
     /// Estimated from a histogram's buckets.
     pub ttft_ms_p99: Option<f64>,
@@ -64,7 +75,7 @@ pub struct ServerFacts {
     pub prefix_hit_share: Option<f64>,
     /// Running and waiting, as the server said while the measured requests were under way.
     pub requests_in_flight_mean: Option<f64>,
-    /// The client's counts against the server's; empty without a server that counts.
+    /// The client's counts against the server's, over all requests.
     pub checks: Vec<Check>,
 }
 

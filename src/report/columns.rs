@@ -4,7 +4,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::base::{RunId, Scalar};
-use crate::record::{Check, ServerWindow};
+use crate::record::{Check, ServerMetrics};
 use crate::report::Row;
 use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Summary};
 
@@ -198,14 +198,14 @@ const HARDWARE: &[(&str, Source)] = &[
 
 /// What the server says of itself.
 const SERVER: &[(&str, Source)] = &[
-    ("server_ttft_ms_mean", Source::Number(|row| row.point.server.ttft_ms_mean.into())),
-    ("server_ttft_ms_p99", Source::Number(|row| row.point.server.ttft_ms_p99.into())),
-    ("server_queue_ms_mean", Source::Number(|row| row.point.server.queue_ms_mean.into())),
-    ("server_kv_cache_usage_peak", Source::Number(|row| row.point.server.kv_cache_usage_peak.into())),
-    ("server_prefix_hit_share", Source::Number(|row| row.point.server.prefix_hit_share.into())),
-    ("server_requests_in_flight_mean", Source::Number(|row| row.point.server.requests_in_flight_mean.into())),
-    ("server_window", Source::Word(|row| row.point.server.window.map(ServerWindow::name).into())),
-    ("server_checks", Source::Word(|row| checks(&row.point.server.checks))),
+    ("server_ttft_ms_mean", Source::Number(|row| metric(row, |it| it.ttft_ms_mean))),
+    ("server_ttft_ms_p99", Source::Number(|row| metric(row, |it| it.ttft_ms_p99))),
+    ("server_queue_ms_mean", Source::Number(|row| metric(row, |it| it.queue_ms_mean))),
+    ("server_kv_cache_usage_peak", Source::Number(|row| metric(row, |it| it.kv_cache_usage_peak))),
+    ("server_prefix_hit_share", Source::Number(|row| metric(row, |it| it.prefix_hit_share))),
+    ("server_requests_in_flight_mean", Source::Number(|row| metric(row, |it| it.requests_in_flight_mean))),
+    ("server_window", Source::Word(|row| metric(row, |it| Some(it.window.name())))),
+    ("server_checks", Source::Word(|row| metric(row, |it| Some(words(&it.checks))))),
 ];
 
 const PROVENANCE: &[(&str, Source)] = &[
@@ -213,10 +213,13 @@ const PROVENANCE: &[(&str, Source)] = &[
     ("workload", Source::Word(|row| row.point.workload.as_deref().into())),
 ];
 
-/// One word a check; nothing where there was no server to check with.
-fn checks(checks: &[Check]) -> Value {
-    let words: Vec<String> = checks.iter().map(Check::to_string).collect();
-    if words.is_empty() { Value::Null } else { words.join(" ").into() }
+/// One word a check.
+fn words(checks: &[Check]) -> String {
+    checks.iter().map(Check::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn metric<T: Into<Value>>(row: &Row, read: fn(&ServerMetrics) -> Option<T>) -> Value {
+    row.point.server.metrics.as_ref().and_then(read).into()
 }
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {

@@ -51,7 +51,7 @@ fn bench_reads_the_metrics_that_it_is_told_of() {
     let checks = column(&rows, "server_checks")[0];
     assert_eq!(checks, "requests=ok input_tokens=ok output_tokens=ok littles_law=unknown");
     let point = json(&env.latest("bench").join("cells/server/bench/c1/point.json"));
-    assert_eq!(point["server"]["checks"][0]["server"], 3.0, "a warm-up request and two others");
+    assert_eq!(point["server"]["metrics"]["checks"][0]["server"], 3.0, "a warm-up request and two others");
 
     // What is not there is said, and harms nothing.
     bench(&format!("{http}/nowhere")).says("/nowhere` does not answer with status 200");

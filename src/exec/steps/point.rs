@@ -18,7 +18,7 @@ use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
 use crate::spec::{Data, LoadPoint, Volume};
 use crate::store::Draft;
-use crate::workload::{self, Prompt, Tokenizer};
+use crate::workload::{self, Prompt, Tokenizer, Workload};
 
 /// Between two signs of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
@@ -49,17 +49,17 @@ pub(super) async fn measure(
     }
     let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
     warn_of_repeats(job, point, prompts.len());
-    let workload = workload::workload_hash(&prompts, &point.load);
-    job.tell(Message::Workload { point: number, hash: workload.clone() });
+    let hash = workload::workload_hash(&prompts, &point.load);
+    job.tell(Message::Workload { point: number, hash: hash.clone() });
     let label = job.prepared.plan.point_label(number);
     let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
-    if locked.is_some_and(|locked| *locked != workload) {
+    if locked.is_some_and(|locked| *locked != hash) {
         return Err(StepError::NotAsLocked { file: format!("workload of {label}") });
     }
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
         point: (*point.load).clone(),
-        prompts,
+        workload: Workload { prompts, due_ns: None },
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
     let records = draft.output().join(REQUESTS);
@@ -71,7 +71,7 @@ pub(super) async fn measure(
     let run = load::run(load, sink, progress, cancel.clone()).await?;
     let answers = Answers::read(&records)?;
     let (server, complaints) = observation.finish(&answers.sent).await;
-    let measured = Measured { run: job.run.id.clone(), workload, client: run.client.clone(), server };
+    let measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
     for complaint in complaints {
         let cell = job.prepared.plan.cells[point.cell].id.clone();
         let message = format!("{label}: {complaint}");
@@ -218,7 +218,7 @@ fn number_of_prompts(load: &LoadPoint) -> u64 {
     }
 }
 
-fn progress(job: &Job, point: &Point, warmup: Marker) -> impl Fn(u64) + Send + 'static {
+fn progress(job: &Job, point: &Point, warmup: Marker) -> impl Fn(u64) + Send + Sync + 'static {
     let messages = job.messages.clone();
     let (cell, phase, name) =
         (job.prepared.plan.cells[point.cell].id.clone(), point.load.phase.clone(), point.name.clone());
