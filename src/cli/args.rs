@@ -229,12 +229,12 @@ pub(super) enum ReportFormat {
 #[derive(Args, Debug)]
 pub(super) struct RunsArgs {
     #[command(subcommand)]
-    pub command: RunsCommand,
+    pub command: Option<RunsCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// All runs, oldest first.
+    /// All runs, oldest first: what `runs` does by itself.
     List,
     /// One run: where it is and how it ended.
     Show { run: String },
@@ -248,14 +248,14 @@ pub(super) enum RunsCommand {
 #[derive(Args, Debug)]
 pub(super) struct StoreArgs {
     #[command(subcommand)]
-    pub command: StoreCommand,
+    pub command: Option<StoreCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
     /// Every output with its size.
     List,
-    /// Bytes by kind of step.
+    /// Bytes by kind of step: what `store` does by itself.
     Size,
     /// Remove outputs that no run refers to.
     Gc {

@@ -37,6 +37,8 @@ pub struct ClientFacts {
     pub cpu_share: Option<f64>,
     /// 99th percentile of the time that an event waited to be seen by the event loops, in milliseconds.
     pub poll_delay_ms_p99: Option<f64>,
+    /// The zero of the records' times on the host's CLOCK_MONOTONIC.
+    pub began_monotonic_ns: Option<u64>,
     /// Connections opened to the server, warm-up included.
     pub connections: Option<u64>,
 }

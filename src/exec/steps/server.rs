@@ -7,6 +7,7 @@ use super::{Job, Message};
 use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
+use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
 use crate::observe::{Watch, visible_gpus};
 use crate::plan::Step;
@@ -97,7 +98,7 @@ impl Running {
             model,
             series,
             processes: Some(self.server.processes()),
-            gpus: visible_gpus(gpus, self.server.variable("CUDA_VISIBLE_DEVICES").as_deref()),
+            gpus: visible_gpus(gpus, self.server.variable(CUDA_VISIBLE_DEVICES).as_deref()),
         })
     }
 
