@@ -140,6 +140,9 @@ pub(super) struct BenchArgs {
     /// The model's name on the server.
     #[arg(short = 'm', long)]
     pub model: String,
+    /// The server's Prometheus metrics, to put its own figures beside: `http://127.0.0.1:8000/metrics`.
+    #[arg(long, value_name = "URL")]
+    pub metrics_url: Option<String>,
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
