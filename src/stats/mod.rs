@@ -8,12 +8,18 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+mod goodput;
 mod percentile;
+mod pool;
+mod steady;
 mod summarizer;
 mod summary;
 mod threshold;
+mod timing;
 
+pub use goodput::Goodput;
 pub use percentile::{Distribution, percentile};
+pub use steady::Steady;
 pub use summarizer::{Summarizer, summarize};
 pub use summary::{
     ClientVerdict, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Summary, Trust, Volume,
