@@ -10,7 +10,7 @@ use crate::stats::{
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
+/// It holds 80 bytes for each good request, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     requests: Requests,

@@ -6,6 +6,8 @@ use crate::record::RequestRecord;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     due_ns: u64,
+    /// When nothing but the client itself kept it from being sent.
+    ready_ns: u64,
     pub(super) sent_ns: u64,
     first_token_ns: Option<u64>,
     /// When the user had the whole answer; `None` for an answer without text.
@@ -17,8 +19,10 @@ pub(super) struct Timing {
 impl Timing {
     pub(super) fn of(record: &RequestRecord) -> Self {
         let end_of_text = (!record.output_text.is_empty()).then_some(record.end_ns);
+        let free_ns = record.free_ns.unwrap_or_default().max(record.due_ns);
         Self {
             due_ns: record.due_ns,
+            ready_ns: free_ns.saturating_add(record.connect_ns.unwrap_or_default()).min(record.sent_ns),
             sent_ns: record.sent_ns,
             first_token_ns: record.first_token_ns,
             answered_ns: record.last_token_ns.or(end_of_text),
@@ -32,8 +36,10 @@ impl Timing {
         self.answered_ns.unwrap_or(self.end_ns)
     }
 
+    /// How late the client was: sent - due, less what was not its own doing, a wait for the bound on requests under way
+    /// and the making of a connection.
     pub(super) fn dispatch_lag_ms(&self) -> Option<f64> {
-        milliseconds(self.due_ns, self.sent_ns)
+        milliseconds(self.ready_ns, self.sent_ns)
     }
 
     pub(super) fn ttft_ms(&self) -> Option<f64> {
