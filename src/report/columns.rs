@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::sync::LazyLock;
 
 use indexmap::{IndexMap, IndexSet};
@@ -69,13 +70,25 @@ fn axis(row: &Row, name: &str) -> Value {
 /// point (`concurrency`) shares that column; one named like a figure ([`known_metric_columns`]) has no column, so that
 /// nothing set is ever taken for something measured: a manifest must refuse it.
 #[must_use]
-pub fn columns(rows: &[Row]) -> Vec<String> {
-    let axes: IndexSet<&String> = rows.iter().flat_map(|row| row.point.axes.keys()).collect();
+pub fn columns<R: Borrow<Row>>(rows: &[R]) -> Vec<String> {
+    let axes: IndexSet<&String> = rows.iter().flat_map(|row| row.borrow().point.axes.keys()).collect();
     let other_axes = axes.into_iter().filter(|axis| !FIXED.contains_key(*axis)).cloned();
     let mut names: Vec<String> = FIXED.keys().cloned().collect();
     let place = START.len() + KNOWN_AXES.len();
     names.splice(place..place, other_axes);
     names
+}
+
+/// The columns that say what was measured, whatever the round.
+pub(super) fn identity_columns(rows: &[Row]) -> Vec<String> {
+    let is_identity = |name: &String| {
+        name != "round"
+            && FIXED.get(name).is_none_or(|source| match source {
+                Source::Axis | Source::Fact(_) => true,
+                Source::Word(_) | Source::Number(_) | Source::Latency(..) => false,
+            })
+    };
+    columns(rows).into_iter().filter(is_identity).collect()
 }
 
 /// The columns that hold measured numbers, in the results' order: what a threshold can be set on.

@@ -10,7 +10,7 @@ use crate::stats::{
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 80 bytes for each good request, and at most 8 MiB for all gaps between chunks.
+/// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     requests: Requests,
@@ -22,6 +22,14 @@ pub struct Summarizer {
     timings: Vec<Timing>,
     gaps: Pool,
     input_comparison: InputComparison,
+}
+
+/// The values of single requests, each in ascending order: what a comparison resamples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples {
+    pub ttft_ms: Vec<f64>,
+    pub tpot_ms: Vec<f64>,
+    pub e2e_ms: Vec<f64>,
 }
 
 /// The figures of the load point `point`, whose requests, warm-up included, are `records`.
@@ -99,6 +107,17 @@ impl Summarizer {
         };
         let requests = self.requests;
         Summary { requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
+    }
+
+    /// The values of the good requests added so far.
+    #[must_use]
+    pub fn samples(&self) -> Samples {
+        let sorted = |figure: fn(&Timing) -> Option<f64>| {
+            let mut values = self.each(figure);
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        Samples { ttft_ms: sorted(Timing::ttft_ms), tpot_ms: sorted(Timing::tpot_ms), e2e_ms: sorted(Timing::e2e_ms) }
     }
 
     /// One value of each good request that has it.

@@ -19,4 +19,5 @@ mod manifest;
 mod process;
 mod recipes;
 mod refusals;
+mod rounds;
 mod schema;
