@@ -42,6 +42,8 @@ pub(super) enum Command {
     Render(RenderArgs),
     /// Rebuild the reports of a run from its records.
     Report(ReportArgs),
+    /// Compare two runs: differences, 95 % intervals and a verdict for each load point.
+    Compare(CompareArgs),
     /// List, show and remove runs.
     Runs(RunsArgs),
     /// Show and clean the store of step outputs.
@@ -224,6 +226,31 @@ pub(super) enum ReportFormat {
     Table,
     Csv,
     Json,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompareArgs {
+    /// What to compare with: a run's folder, its id, a manifest's name, or `latest`.
+    pub base: String,
+    /// The run to judge, named in the same way.
+    pub new: String,
+    #[arg(long, value_enum, default_value_t = CompareFormat::Text)]
+    pub format: CompareFormat,
+    /// Exit with 5 when a figure got worse beyond chance.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub fail_on: Option<FailOn>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum CompareFormat {
+    Text,
+    Json,
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FailOn {
+    Worse,
 }
 
 #[derive(Args, Debug)]

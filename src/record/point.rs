@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{CellId, RunId, Scalar};
-use crate::spec::Protocol;
+use crate::spec::{Protocol, Slo};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,12 +152,21 @@ pub struct PointRecord {
     /// Every axis of the cell, in the manifest's order, under its own name.
     pub axes: IndexMap<String, Scalar>,
     pub phase: String,
+    /// What tells load points of a phase apart: `c8`, `rate2.5`, `stages`, `trace`.
+    #[serde(default)]
+    pub load_point: String,
     pub protocol: Protocol,
     /// `closed` in a closed loop.
     pub arrival: String,
     pub concurrency: Option<u32>,
     /// Requests a second asked for, in open loop.
     pub request_rate: Option<f64>,
+    /// The load is meant to be the same from beginning to end: no stages, no trace.
+    #[serde(default = "yes")]
+    pub constant_load: bool,
+    /// The bounds on single requests that goodput counts by.
+    #[serde(default)]
+    pub slo: Option<Slo>,
     /// From 1.
     pub round: u32,
     pub status: PointStatus,
@@ -172,4 +181,8 @@ pub struct PointRecord {
     pub client: ClientFacts,
     #[serde(default)]
     pub server: ServerFacts,
+}
+
+fn yes() -> bool {
+    true
 }

@@ -20,5 +20,6 @@ mod observe;
 mod process;
 mod recipes;
 mod refusals;
+mod rounds;
 mod schema;
 mod served;
