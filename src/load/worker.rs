@@ -159,7 +159,8 @@ impl Worker {
     async fn send(&mut self, exchange: &mut Exchange) -> End {
         let job = Arc::clone(&self.job);
         let prompt = &job.prompts[prompt_index(exchange.ticket.request, &job.prompts)];
-        let ask = Ask { content: Cow::Borrowed(&prompt.content), output_tokens: job.point.output.tokens };
+        let ask =
+            Ask { content: Cow::Borrowed(&prompt.content), output_tokens: prompt.answer_tokens(&job.point.output) };
         let body = job.requests.encode(&job.model, &job.point, &ask, exchange.ticket.request);
         if let Ok(end) = self.exchange(&body, exchange).await {
             return end;

@@ -140,13 +140,14 @@ impl Writer {
             (End::Failed(_), Some(problem)) if problem.kind == "server" => Some(problem),
             (End::Failed(error), _) => Some(error.clone()),
             (End::Complete, Some(problem)) => Some(problem),
-            (End::Complete, None) => self.wrong_length(counted),
+            (End::Complete, None) => self.wrong_length(exchange, counted),
         };
         (if error.is_some() { RequestStatus::Failed } else { RequestStatus::Ok }, error)
     }
 
-    fn wrong_length(&self, counted: Option<(u32, TokenSource)>) -> Option<RequestError> {
-        let wanted = self.point.output.tokens;
+    fn wrong_length(&self, exchange: &Exchange, counted: Option<(u32, TokenSource)>) -> Option<RequestError> {
+        let index = prompt_index(exchange.ticket.request, &self.prompts);
+        let wanted = self.prompts[index].answer_tokens(&self.point.output);
         let (tokens, _) = counted.filter(|(tokens, _)| *tokens != wanted)?;
         let message = format!("{wanted} output tokens were asked for, the server counted {tokens}");
         (self.point.output.mode == OutputMode::Exact).then(|| RequestError { kind: "length".to_owned(), message })

@@ -3,9 +3,9 @@ use indexmap::IndexSet;
 use super::phase::PHASE_AXES;
 use super::values::KNOWN_AXES;
 use crate::base::Scalar;
-use crate::manifest::{AxisValue, Document, KeyPath, Manifest, PhaseData, Problem, did_you_mean};
+use crate::manifest::{AxisValue, Document, KeyPath, Manifest, Phase, Problem, did_you_mean};
 use crate::recipe::{LoadedRecipe, Part, Setting, SettingKind};
-use crate::spec::Protocol;
+use crate::spec::{Data, Protocol};
 
 /// What is wrong with a manifest in the light of its recipe: settings that the engine does not have or that are out of
 /// range, axes that nothing uses, an unknown version. All mistakes, each at its place in the file.
@@ -100,12 +100,15 @@ impl Check<'_> {
             // Without a value in the phase itself, the axis is what the phase takes.
             "isl" => {
                 self.in_templates(axis)
-                    || manifest.benchmarks.values().any(|phase| match &phase.data {
-                        PhaseData::Synthetic(synthetic) => synthetic.isl.is_none(),
-                        PhaseData::Jsonl(_) => false,
-                    })
+                    || manifest
+                        .benchmarks
+                        .values()
+                        .any(|phase| phase.data.as_synthetic().is_some_and(|synthetic| synthetic.isl.is_none()))
             }
-            "osl" => self.in_templates(axis) || manifest.benchmarks.values().any(|phase| phase.output.tokens.is_none()),
+            "osl" => {
+                let takes = |phase: &Phase| phase.output.tokens.is_none() && !matches!(phase.data, Data::Trace(_));
+                self.in_templates(axis) || manifest.benchmarks.values().any(takes)
+            }
             "model" | "precision" => true,
             // What benchrun itself tells the templates.
             "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" => false,
