@@ -4,7 +4,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rayon::prelude::*;
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Turn};
 use super::draw::{Draws, Purpose};
 use super::prompt::{Prompt, Workload};
 use super::source::Held;
@@ -12,7 +12,7 @@ use super::synthetic::{Wanted, Writer};
 use super::trace::{BLOCK, Recorded};
 use super::{Source, Tokenizer, WorkloadError, unique};
 use crate::spec::{
-    Amount, Arrival, Data, FromData, LoadPoint, OutputTokens, PromptFile, SharedPrefix, Synthetic, Volume,
+    Amount, Arrival, Data, FromData, LoadPoint, OutputTokens, PromptFile, RateStage, SharedPrefix, Synthetic, Volume,
 };
 
 /// More prompts than this are used again from the first: they are held in memory.
@@ -90,22 +90,21 @@ impl<'a> Recipe<'a> {
     }
 
     fn shapes(&self, synthetic: &Synthetic) -> Result<Vec<Shape>, WorkloadError> {
-        let needed = usize::try_from(requests_needed(self.point)).unwrap_or(usize::MAX);
         let mut tokens = Draws::new(&synthetic.isl, Purpose::InputTokens, self.seed)?;
         let mut turns = Draws::new(&synthetic.turns, Purpose::Turns, self.seed)?;
         let mut pauses = self.pauses(synthetic.think_time_ms.as_ref())?;
         let mut groups = Groups { prefix: synthetic.prefix.as_ref(), seed: self.seed, conversations: 0 };
-        let mut shapes = Vec::new();
-        while shapes.len() < needed {
-            let group = groups.next();
-            for turn in 0..turns.next() {
+        let (mut shapes, mut quota) = (Vec::new(), Quota::of(self.point));
+        while quota.is_open() {
+            let (group, turns) = (groups.next(), turns.next());
+            quota.take(u64::from(turns));
+            for turn in 0..turns {
                 let group = group.filter(|_| turn == 0);
                 let least = group.and(synthetic.prefix.as_ref()).map_or(1, |prefix| prefix.tokens.saturating_add(1));
                 let think_time = if turn == 0 { Duration::ZERO } else { pauses() };
                 shapes.push(Shape { turn, tokens: tokens.next().max(least), think_time, group });
             }
         }
-        shapes.truncate(needed);
         Ok(shapes)
     }
 
@@ -124,41 +123,52 @@ impl<'a> Recipe<'a> {
     }
 
     fn given(&self, file: &PromptFile, conversations: &[Conversation]) -> Result<Vec<Prompt>, WorkloadError> {
-        let needed = usize::try_from(requests_needed(self.point)).unwrap_or(usize::MAX);
-        let in_file: usize = conversations.iter().map(|conversation| conversation.turns.len()).sum();
-        let sent = match (self.point.volume, file.unique_prefix) {
-            (Volume::Requests(_), None) => needed.min(in_file),
-            (Volume::Requests(_), Some(_)) => needed,
-            (Volume::DurationS(_), None) => in_file,
-            (Volume::DurationS(_), Some(_)) => needed.max(in_file),
-        };
+        let needs_tokenizer = self.point.output.tokens == OutputTokens::FROM_DATA || file.unique_prefix.is_some();
+        let tokenizer = if needs_tokenizer { Some(self.tokenizer()?) } else { self.tokenizer.ok() };
         let mut pauses = self.pauses(file.think_time_ms.as_ref())?;
-        let counted = self.point.output.tokens == OutputTokens::FROM_DATA;
-        let turns = conversations.iter().cycle().flat_map(|conversation| conversation.turns.iter().zip(0..));
-        let turns: Vec<_> = turns
-            .take(sent)
-            .map(|(turn, number)| (turn, number, if number == 0 { Duration::ZERO } else { pauses() }))
-            .collect();
-        let tokenizer =
-            if counted || file.unique_prefix.is_some() { Some(self.tokenizer()?) } else { self.tokenizer.ok() };
+        let mut turns = Vec::new();
+        for conversation in self.chosen(file, conversations) {
+            for (turn, number) in conversation.turns.iter().zip(0..) {
+                turns.push((turn, number, if number == 0 { Duration::ZERO } else { pauses() }));
+            }
+        }
         let mut prompts: Vec<Prompt> = turns
             .into_par_iter()
             .map(|(turn, number, think_time)| {
-                let answer = turn.answer.as_ref().zip(tokenizer).filter(|_| counted && turn.output_tokens.is_none());
-                let answer = answer.map(|(answer, tokenizer)| tokenizer.count(answer)).transpose()?;
-                Ok(Prompt {
-                    input_tokens: tokenizer.map(|tokenizer| tokenizer.count(&turn.content.text())).transpose()?,
-                    content: turn.content.clone(),
-                    output_tokens: turn.output_tokens.or(answer.map(|tokens| tokens.max(1))),
-                    turn: number,
-                    think_time,
-                })
+                let input_tokens = tokenizer.map(|tokenizer| tokenizer.count(&turn.content.text())).transpose()?;
+                let output_tokens = self.stated_length(turn, tokenizer)?;
+                Ok(Prompt { content: turn.content.clone(), input_tokens, output_tokens, turn: number, think_time })
             })
             .collect::<Result<_, WorkloadError>>()?;
         if let Some(tokens) = file.unique_prefix {
             unique::prepend(&Writer::new(self.tokenizer()?, 0)?, &mut prompts, tokens, self.seed)?;
         }
         Ok(prompts)
+    }
+
+    /// As many conversations as are needed; by time all of them. A file is used again only where repeats differ.
+    fn chosen<'c>(&self, file: &PromptFile, conversations: &'c [Conversation]) -> Vec<&'c Conversation> {
+        let by_time = matches!(self.point.volume, Volume::DurationS(_));
+        let (mut chosen, mut quota) = (Vec::new(), Quota::of(self.point));
+        for (number, conversation) in conversations.iter().cycle().enumerate() {
+            let is_new = number < conversations.len();
+            let is_needed = quota.is_open() || (by_time && is_new);
+            if !is_needed || !(is_new || file.unique_prefix.is_some()) {
+                break;
+            }
+            quota.take(conversation.turns.len() as u64);
+            chosen.push(conversation);
+        }
+        chosen
+    }
+
+    /// What the file says of the answer's length, where it is asked or says it in so many words.
+    fn stated_length(&self, turn: &Turn, tokenizer: Option<&Tokenizer>) -> Result<Option<u32>, WorkloadError> {
+        let counts = turn.output_tokens.is_none() && self.point.output.tokens == OutputTokens::FROM_DATA;
+        match (&turn.answer, tokenizer) {
+            (Some(answer), Some(tokenizer)) if counts => Ok(Some(tokenizer.count(answer)?.max(1))),
+            _ => Ok(turn.output_tokens),
+        }
     }
 
     /// Prompts of the recorded lengths, and when they are due if the load point replays that.
@@ -181,8 +191,8 @@ impl<'a> Recipe<'a> {
 
     fn sent_of<'r>(&self, requests: &'r [Recorded]) -> Result<&'r [Recorded], WorkloadError> {
         let Arrival::Trace { speed, .. } = self.point.arrival else {
-            let needed = usize::try_from(requests_needed(self.point)).unwrap_or(usize::MAX);
-            return Ok(&requests[..needed.min(requests.len())]);
+            let needed = measured_requests(self.point).saturating_add(self.point.warmup_requests).min(MOST_PROMPTS);
+            return Ok(&requests[..usize::try_from(needed).map_or(requests.len(), |needed| needed.min(requests.len()))]);
         };
         let count = match self.point.volume {
             Volume::Requests(count) => usize::try_from(count + self.point.warmup_requests).unwrap_or(usize::MAX),
@@ -256,21 +266,48 @@ impl Groups<'_> {
     }
 }
 
-/// The requests that the load point will send, warm-up included, as far as that is known before.
+/// How many conversations are still to be made.
+struct Quota {
+    /// Of the warm-up and of the measurement, each of which begins with a conversation of its own.
+    left: [u64; 2],
+    /// In open loop conversations are counted, each of which is due at its moment; in a closed loop requests.
+    open_loop: bool,
+    prompts: u64,
+}
+
+impl Quota {
+    fn of(point: &LoadPoint) -> Self {
+        let left = [point.warmup_requests, measured_requests(point)];
+        Self { left, open_loop: point.arrival.is_open_loop(), prompts: 0 }
+    }
+
+    fn is_open(&self) -> bool {
+        self.left != [0, 0] && self.prompts < MOST_PROMPTS
+    }
+
+    fn take(&mut self, turns: u64) {
+        if let Some(left) = self.left.iter_mut().find(|left| **left > 0) {
+            *left = left.saturating_sub(if self.open_loop { 1 } else { turns });
+        }
+        self.prompts += turns;
+    }
+}
+
+/// The measured requests of the load point, as far as they are known before.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
-fn requests_needed(point: &LoadPoint) -> u64 {
-    let measured = match (point.volume, &point.arrival) {
+fn measured_requests(point: &LoadPoint) -> u64 {
+    let requests = match (point.volume, &point.arrival) {
         (Volume::Requests(requests), _) => requests,
         (Volume::DurationS(seconds), Arrival::Open { rate, .. }) => (rate * seconds * 1.1) as u64,
         (Volume::DurationS(_), Arrival::OpenStages { stages, .. }) => {
-            let mean = |stage: &crate::spec::RateStage| stage.duration_s * f64::midpoint(stage.from, stage.to);
+            let mean = |stage: &RateStage| stage.duration_s * f64::midpoint(stage.from, stage.to);
             (stages.iter().map(mean).sum::<f64>() * 1.1) as u64
         }
         (Volume::DurationS(_), Arrival::Closed { .. } | Arrival::ClosedStages { .. } | Arrival::Trace { .. }) => {
             PROMPTS_BY_TIME.max(u64::from(point.arrival.concurrency().unwrap_or_default()) * 4)
         }
     };
-    measured.max(1).saturating_add(point.warmup_requests).min(MOST_PROMPTS)
+    requests.max(1)
 }
 
 #[cfg(test)]
@@ -318,7 +355,7 @@ mod tests {
         let mut point = LoadPoint { volume: Volume::Requests(40), ..point(Data::Synthetic(synthetic)) };
         point.output.tokens = OutputTokens::Amount(uniform(2, 6));
         let workload = made(&point, None, &loaded(&byte_level()));
-        assert_eq!(workload.prompts.len(), 41, "the warm-up request too");
+        assert_eq!(workload.prompts.len(), 3 + 42, "whole conversations, for the warm-up too");
         let lengths: HashSet<u32> = workload.prompts.iter().filter_map(|prompt| prompt.input_tokens).collect();
         assert_eq!(lengths, (5..=9).collect());
         let answers: HashSet<u32> = workload.prompts.iter().filter_map(|prompt| prompt.output_tokens).collect();
@@ -328,7 +365,7 @@ mod tests {
             let pause = prompt.think_time.as_millis();
             assert!(if prompt.turn == 0 { pause == 0 } else { (10..=20).contains(&pause) }, "{prompt:?}");
         }
-        assert_eq!(texts(&workload).iter().collect::<HashSet<_>>().len(), 41, "all are different");
+        assert_eq!(texts(&workload).iter().collect::<HashSet<_>>().len(), 45, "all are different");
     }
 
     #[test]
@@ -381,7 +418,8 @@ mod tests {
             let before = made(&plain, Some(&source), &tokenizer);
             let point = LoadPoint { volume: Volume::Requests(20), ..point(talks(Turns::All, Some(6))) };
             let after = made(&point, Some(&source), &tokenizer);
-            assert_eq!((before.prompts.len(), after.prompts.len()), (3, 21), "the file is used again");
+            assert_eq!(before.prompts.len(), 3);
+            assert!(after.prompts.len() > 20, "the file is used again");
             let mut seen = HashSet::new();
             for (prompt, index) in after.prompts.iter().zip(0..) {
                 let old = &before.prompts[index % 3];
