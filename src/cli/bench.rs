@@ -164,7 +164,7 @@ impl Bench {
         let job = LoadJob {
             target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
             point: point.clone(),
-            prompts: workload.prompts,
+            workload,
             tokenizer: self.tokenizer.clone(),
         };
         let ran = load::run(job, RecordSink::create(&records)?, |_| {}, cancel.clone()).await?;

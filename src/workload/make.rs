@@ -444,7 +444,7 @@ mod tests {
         let mut point = LoadPoint { arrival, volume: Volume::DurationS(0.015), ..point(data) };
         point.output.tokens = OutputTokens::FROM_DATA;
         let source = source(&point.data, &content);
-        let tokenizer = loaded(&byte_level());
+        let tokenizer = loaded(&words());
         let workload = made(&point, Some(&source), &tokenizer);
         assert_eq!(workload.due_ns.as_deref(), Some(&[0, 10_000_000, 30_000_000][..]), "the last is too late");
         let lengths: Vec<_> = workload.prompts.iter().map(|it| (it.input_tokens, it.output_tokens)).collect();

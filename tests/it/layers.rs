@@ -59,7 +59,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minijinja", &["render", "engine"]),
     ("parquet", &["workload"]),
     ("prost", &["kserve", "load"]),
-    ("rand_distr", &["workload"]),
     ("reqwest", &["hub", "load"]),
     ("safetensors", &["engine"]),
     ("serde_yaml", &["manifest"]),

@@ -37,19 +37,19 @@ pub(super) async fn measure(
         // Another run measured it while this one waited.
         return publish::cached(&job.prepared.plan, &job.store, &job.run, number);
     }
-    let made = workload_of(job, &point.load, tokenizer).await?;
-    warn_of_repeats(job, point, made.prompts.len());
-    let workload = made.hash(&point.load);
-    job.tell(Message::Workload { point: number, hash: workload.clone() });
+    let workload = workload_of(job, &point.load, tokenizer).await?;
+    warn_of_repeats(job, point, workload.prompts.len());
+    let hash = workload.hash(&point.load);
+    job.tell(Message::Workload { point: number, hash: hash.clone() });
     let label = job.prepared.plan.point_label(number);
     let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
-    if locked.is_some_and(|locked| *locked != workload) {
+    if locked.is_some_and(|locked| *locked != hash) {
         return Err(StepError::NotAsLocked { file: format!("workload of {label}") });
     }
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
         point: (*point.load).clone(),
-        prompts: made.prompts,
+        workload,
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
     let sink = RecordSink::create(&draft.output().join(REQUESTS))?;
@@ -57,7 +57,7 @@ pub(super) async fn measure(
     let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
     let measured = Measured {
         run: job.run.id.clone(),
-        workload,
+        workload: hash,
         client: run.client.clone(),
         server: ServerFacts { host_rss_mib_peak: memory.peak_mib(), ..ServerFacts::default() },
     };
