@@ -151,7 +151,8 @@ pub(super) struct BenchArgs {
     /// Folder with the model's `tokenizer.json`: for synthetic prompts, and where the server does not count tokens.
     #[arg(long, value_name = "DIR")]
     pub tokenizer_path: Option<PathBuf>,
-    /// Prompts: one JSON object a line with a `text_input`.
+    /// Prompts: one JSON object a line with a `text_input`, a `prompt`, or `messages` of a chat, and perhaps its own
+    /// `max_tokens`.
     #[arg(long, value_name = "FILE")]
     pub input_data: Option<PathBuf>,
     /// Synthetic prompts of this many tokens, instead of a file.

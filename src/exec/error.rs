@@ -119,8 +119,6 @@ pub enum StepError {
     NobodyListens { port: u16 },
     #[error("the recipe has no address for protocol `{protocol}`")]
     NoProtocol { protocol: Protocol },
-    #[error("phase `{phase}` makes synthetic prompts, which needs the model's tokenizer: {reason}")]
-    NoTokenizer { phase: String, reason: String },
     #[error("no request succeeded; the first error is {error}")]
     NoGoodAnswer { error: String },
     #[error("the load point was cut off at its time limit of {seconds} s")]
@@ -194,7 +192,6 @@ impl StepError {
             | Self::Read { .. }
             | Self::NobodyListens { .. }
             | Self::NoProtocol { .. }
-            | Self::NoTokenizer { .. }
             | Self::NoGoodAnswer { .. }
             | Self::Interrupted => Vec::new(),
         }

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use super::models::Origin;
 use super::{PrepareError, Prepared};
 use crate::base::Scalar;
-use crate::manifest::{Locked, LockedModel, Manifest, Model, PhaseData, to_yaml};
+use crate::manifest::{Locked, LockedModel, Manifest, Model, to_yaml};
 
 /// Refuses a machine on which something is not what the lock says.
 pub(super) fn check(lock: &Locked, prepared: &Prepared) -> Result<(), PrepareError> {
@@ -81,9 +81,7 @@ fn make_paths_absolute(manifest: &mut Manifest, base: &Path) {
     }
     manifest.engine.recipes.iter_mut().for_each(absolute);
     for phase in manifest.benchmarks.values_mut() {
-        if let PhaseData::Jsonl(file) = &mut phase.data {
-            absolute(&mut file.path);
-        }
+        phase.data.path_mut().into_iter().for_each(absolute);
     }
 }
 

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -8,14 +9,15 @@ use tokio_util::sync::CancellationToken;
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::{FoundProgram, find};
 use super::{PrepareError, gpus, history, locked};
-use crate::base::Digest;
+use crate::base::sha256_file;
 use crate::event::StepKind;
 use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
+use crate::spec::OutputTokens;
 use crate::store::{Runs, Store};
-use crate::workload::{self, Prompt};
+use crate::workload::{AnswerLengths, Source, WorkloadError};
 
 /// What is asked of a manifest.
 #[derive(Clone, Debug)]
@@ -54,7 +56,8 @@ pub struct Prepared {
     pub plan: Plan,
     pub(super) models: BTreeMap<String, ResolvedModel>,
     pub(super) programs: BTreeMap<String, FoundProgram>,
-    pub(super) prompts: HashMap<PathBuf, Vec<Prompt>>,
+    /// What the phases' data files hold, by phase.
+    pub(super) sources: HashMap<String, Arc<Source>>,
 }
 
 /// Reads and checks a manifest, asks the machine and the hub what they have, and makes the plan.
@@ -72,7 +75,7 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     let wanted = models_of(&cells, &chosen);
     let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
     let programs = find(&recipe, &request.path, cancel).await;
-    let (prompts, data_files) = read_data(&document.value, &base)?;
+    let (sources, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
     let versions: BTreeMap<String, String> =
@@ -88,7 +91,8 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         data_files: &data_files,
         history: &history,
     })?;
-    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, prompts };
+    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, sources };
+    prepared.plan.warnings.extend(prepared.remarks_on_data());
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
@@ -104,7 +108,7 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     Ok(prepared)
 }
 
-/// Checks a manifest as far as that needs neither network nor programs; gives the number of its cells.
+/// Checks a manifest and its data files as far as that needs neither network nor programs; gives the number of its cells.
 pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
     let (document, _) = read_checked(manifest)?;
     let cells = expand(&document.value)?.cells.len();
@@ -169,32 +173,45 @@ fn models_of(cells: &Cells, chosen: &[bool]) -> BTreeSet<String> {
     chosen.filter_map(|(cell, _)| cell.values[model].as_text().map(ToOwned::to_owned)).collect()
 }
 
-type DataFiles = (HashMap<PathBuf, Vec<Prompt>>, HashMap<PathBuf, String>);
+type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
 
-/// Prompts of the phases' files and the sha256 of each file, by path as the manifest has it: a bad line is found before
+/// What the phases' files hold, and the sha256 of each file by its path in the manifest: a bad line is found before
 /// hours of building, not after.
 fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
-    let (mut prompts, mut hashes) = DataFiles::default();
+    let (mut sources, mut hashes) = DataFiles::default();
+    let mut read: Vec<(&PhaseData, AnswerLengths, Arc<Source>)> = Vec::new();
     for (phase, settings) in &manifest.benchmarks {
-        let PhaseData::Jsonl(file) = &settings.data else { continue };
-        if hashes.contains_key(&file.path) {
-            continue;
+        let Some(path) = settings.data.path() else { continue };
+        let failed = |source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) };
+        let lengths = match settings.output.tokens {
+            Some(OutputTokens::Data(_)) => AnswerLengths::Needed,
+            Some(OutputTokens::Amount(_)) | None => AnswerLengths::Optional,
+        };
+        let alike = |other: &&(&PhaseData, AnswerLengths, Arc<Source>)| *other.0 == settings.data && other.1 == lengths;
+        let source = match read.iter().find(alike) {
+            Some((_, _, source)) => source.clone(),
+            None => match Source::read(&settings.data, lengths, &base.join(path)).map_err(failed)? {
+                Some(source) => Arc::new(source),
+                None => continue,
+            },
+        };
+        read.push((&settings.data, lengths, source.clone()));
+        sources.insert(phase.clone(), source);
+        if !hashes.contains_key(path) {
+            let hash = sha256_file(&base.join(path));
+            let unreadable = |source| failed(WorkloadError::Read { path: base.join(path), source });
+            hashes.insert(path.to_owned(), hash.map_err(unreadable)?);
         }
-        let path = base.join(&file.path);
-        let read = workload::jsonl(&path)
-            .map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
-        let mut digest = Digest::default();
-        for prompt in &read {
-            digest.update(format!("{}\n", prompt.content.text().len()).as_bytes());
-            digest.update(prompt.content.text().as_bytes());
-        }
-        hashes.insert(file.path.clone(), digest.hex());
-        prompts.insert(file.path.clone(), read);
     }
-    Ok((prompts, hashes))
+    Ok((sources, hashes))
 }
 
 impl Prepared {
+    fn remarks_on_data(&self) -> Vec<String> {
+        let phases = self.document.value.benchmarks.keys();
+        phases.filter_map(|phase| Some(format!("phase `{phase}`: {}", self.sources.get(phase)?.remark()?))).collect()
+    }
+
     /// The programs that are missing, each with the first step that needs it.
     fn missing_programs(&self) -> Vec<(String, String)> {
         let mut missing: Vec<(String, String)> = Vec::new();

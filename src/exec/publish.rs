@@ -11,7 +11,6 @@ use crate::base::{RunId, Scalar, plain_text, write_atomically};
 use crate::event::StepKind;
 use crate::plan::{Plan, PlannedCell};
 use crate::record::{ClientFacts, PointRecord, PointStatus, ServerFacts};
-use crate::spec::Data;
 use crate::store::{RunFolder, Store};
 
 pub(super) const REQUESTS: &str = "requests.jsonl";
@@ -78,11 +77,13 @@ pub(super) fn point(
     let mut axes: IndexMap<String, Scalar> =
         values.filter_map(|(axis, value)| Some((axis.clone(), value.clone()?))).collect();
     // What this phase asked for, which need not be what the axis says.
-    axes.insert("osl".to_owned(), Scalar::Int(i64::from(planned.load.output.tokens)));
-    match planned.load.data {
-        Data::Synthetic { isl } => axes.insert("isl".to_owned(), Scalar::Int(i64::from(isl))),
-        Data::Jsonl { .. } => axes.shift_remove("isl"),
-    };
+    let isl = planned.load.data.as_synthetic().and_then(|synthetic| synthetic.isl.fixed());
+    for (axis, tokens) in [("isl", isl), ("osl", planned.load.output.tokens.number())] {
+        match tokens {
+            Some(tokens) => axes.insert(axis.to_owned(), Scalar::Int(i64::from(tokens))),
+            None => axes.shift_remove(axis),
+        };
+    }
     let record = PointRecord {
         order: number as u64,
         cell: cell.id.clone(),

@@ -78,7 +78,7 @@ impl Sender {
                 prompt,
                 conversation: job.conversations.have_turns().then_some(number),
             };
-            let output_tokens = turn.output_tokens.unwrap_or(job.point.output.tokens);
+            let output_tokens = turn.answer_tokens(&job.point.output);
             let ask = Ask { content, output_tokens };
             let exchange = self.carry_out(ticket, due, &ask).await;
             let end_ns = exchange.end_ns;

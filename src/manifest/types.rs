@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::Scalar;
-use crate::spec::{OutputMode, Protocol, Sampling, Slo, Spacing};
+use crate::spec::{Amount, Data, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
 
 /// What to deploy, and how to measure it.
 ///
@@ -368,14 +368,7 @@ fn one_hour() -> Duration {
 }
 
 /// Where prompts come from: exactly one kind.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PhaseData {
-    /// Random text of an exact length under the model's tokenizer.
-    Synthetic(Synthetic),
-    /// One JSON object a line with a `text_input`.
-    Jsonl(JsonlFile),
-}
+pub type PhaseData = Data<Synthetic>;
 
 impl Default for PhaseData {
     fn default() -> Self {
@@ -383,20 +376,22 @@ impl Default for PhaseData {
     }
 }
 
+/// Random text of an exact length under the model's tokenizer.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Synthetic {
-    /// Input tokens; the `isl` axis by default.
-    #[schemars(range(min = 1, max = 10_000_000))]
+    /// Input tokens of each prompt, in a conversation of each turn; the `isl` axis by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub isl: Option<u32>,
-}
-
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct JsonlFile {
-    /// Relative to the manifest.
-    pub path: PathBuf,
+    pub isl: Option<Amount>,
+    /// What prompts have in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<SharedPrefix>,
+    /// Requests of each conversation; 1 by default. Each carries the conversation so far, with the server's answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Amount>,
+    /// From the end of an answer to the next turn, in ms; 0 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think_time_ms: Option<Amount>,
 }
 
 /// The length of each answer.
@@ -405,10 +400,10 @@ pub struct JsonlFile {
 pub struct PhaseOutput {
     #[serde(default = "exact")]
     pub mode: OutputMode,
-    /// Output tokens; the `osl` axis by default.
-    #[schemars(range(min = 1, max = 10_000_000))]
+    /// Output tokens: a number, a distribution, or `from_data`; the `osl` axis by default, for a trace `from_data`. A line
+    /// of a file that has `output_tokens` or `max_tokens` goes before a number or distribution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u32>,
+    pub tokens: Option<OutputTokens>,
 }
 
 fn exact() -> OutputMode {

@@ -5,9 +5,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::base::Scalar;
-use crate::manifest::{Manifest, PhaseData, Runtime};
+use crate::manifest::{Manifest, Phase, Runtime};
 use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
+use crate::spec::{Amount, OutputTokens};
 
 /// The axes that benchrun itself knows, in the order of the result columns.
 pub const KNOWN_AXES: [&str; 7] = ["model", "precision", "tp", "pp", "batch_size", "isl", "osl"];
@@ -152,13 +153,25 @@ impl Places {
     }
 }
 
+fn longest_output(phase: &Phase) -> Option<u32> {
+    match phase.output.tokens.as_ref()? {
+        OutputTokens::Amount(amount) => Some(amount.largest()),
+        OutputTokens::Data(_) => None,
+    }
+}
+
+/// The last turn of a conversation carries those before it, with their answers.
+fn longest_input(phase: &Phase) -> Option<u32> {
+    let synthetic = phase.data.as_synthetic()?;
+    let turns = synthetic.turns.as_ref().map_or(1, Amount::largest);
+    let answers = longest_output(phase).unwrap_or_default().saturating_mul(turns - 1);
+    Some(synthetic.isl.as_ref()?.largest().saturating_mul(turns).saturating_add(answers))
+}
+
 /// The longest input and output that the phases ask for by themselves, for recipes that size an engine by them.
 fn longest(manifest: &Manifest) -> impl Iterator<Item = (String, Scalar)> {
-    let isl = manifest.benchmarks.values().filter_map(|phase| match &phase.data {
-        PhaseData::Synthetic(synthetic) => synthetic.isl,
-        PhaseData::Jsonl(_) => None,
-    });
-    let osl = manifest.benchmarks.values().filter_map(|phase| phase.output.tokens);
+    let isl = manifest.benchmarks.values().filter_map(longest_input);
+    let osl = manifest.benchmarks.values().filter_map(longest_output);
     let longest = [("isl", isl.max()), ("osl", osl.max())];
     longest.into_iter().filter_map(|(name, tokens)| Some((name.to_owned(), Scalar::Int(i64::from(tokens?)))))
 }

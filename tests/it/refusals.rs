@@ -113,7 +113,7 @@ fn a_bad_line_of_a_data_file_is_named_before_anything_runs() {
         data: {jsonl: {path: my prompts.jsonl}}, output: {tokens: 4}}";
     let text = manifest("precision: [fp32]", phase).replace(", isl/osl: [[8, 4]]", "");
     env.write("my prompts.jsonl", &("{\"text_input\": \"good\"}\n".repeat(6) + "{\"text\": \"bad\"}\n"));
-    check(&env, &text, &["line 7 of `my prompts.jsonl`", "`text_input` is missing", "load"]);
+    check(&env, &text, &["line 7 of `my prompts.jsonl`", "none of `text_input`, `prompt`, `messages`", "load"]);
     env.expect(3, &["validate", "m.yaml"]).says("line 7 of `my prompts.jsonl`");
     env.write("my prompts.jsonl", "");
     check(&env, &text, &["`my prompts.jsonl` has no prompts"]);

@@ -1,7 +1,6 @@
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,28 +15,18 @@ use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::observe::{Marker, Observation, Sent};
 use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
-use crate::spec::{Data, LoadPoint, Volume};
+use crate::spec::{LoadPoint, Volume};
 use crate::store::Draft;
-use crate::workload::{self, Prompt, Tokenizer, Workload};
+use crate::workload::{self, Tokenizer, Workload};
 
 /// Between two signs of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
-/// Prompts for a load point that ends by time; used again from the first when they run out.
-const PROMPTS_BY_TIME: u64 = 2048;
-
-/// More prompts than this are used again from the first: they are held in memory.
-const MOST_PROMPTS: u64 = 200_000;
-
-/// Counted prompts of data files, by path.
-pub(super) type FilePrompts = HashMap<PathBuf, Arc<[Prompt]>>;
-
 /// Measures one load point and keeps it in the store and in the run.
 pub(super) async fn measure(
     job: &Job,
     number: usize,
     running: &mut Running,
     tokenizer: &Result<Arc<Tokenizer>, String>,
-    files: &mut FilePrompts,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
     let point = &job.prepared.plan.points[number];
@@ -47,9 +36,9 @@ pub(super) async fn measure(
         // Another run measured it while this one waited.
         return publish::cached(&job.prepared.plan, &job.store, &job.run, number);
     }
-    let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
-    warn_of_repeats(job, point, prompts.len());
-    let hash = workload::workload_hash(&prompts, &point.load);
+    let workload = workload_of(job, &point.load, tokenizer).await?;
+    warn_of_repeats(job, point, workload.prompts.len());
+    let hash = workload.hash(&point.load);
     job.tell(Message::Workload { point: number, hash: hash.clone() });
     let label = job.prepared.plan.point_label(number);
     let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
@@ -59,7 +48,7 @@ pub(super) async fn measure(
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
         point: (*point.load).clone(),
-        workload: Workload { prompts, due_ns: None },
+        workload,
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
     let records = draft.output().join(REQUESTS);
@@ -162,36 +151,17 @@ pub(super) fn publish_failure(job: &Job, number: usize, error: &StepError) -> Re
     publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), None)
 }
 
-async fn prompts_of(
+async fn workload_of(
     job: &Job,
-    load: &LoadPoint,
+    load: &Arc<LoadPoint>,
     tokenizer: &Result<Arc<Tokenizer>, String>,
-    files: &mut FilePrompts,
-) -> Result<Arc<[Prompt]>, StepError> {
-    match &load.data {
-        Data::Synthetic { isl } => {
-            let tokenizer =
-                tokenizer.clone().map_err(|reason| StepError::NoTokenizer { phase: load.phase.clone(), reason })?;
-            let (isl, count, seed) = (*isl, number_of_prompts(load), load.own_prompt_seed());
-            let making = tokio::task::spawn_blocking(move || workload::synthetic(&tokenizer, isl, count, seed));
-            Ok(making.await.expect("making prompts returns its failures")?.into())
-        }
-        Data::Jsonl { path } => {
-            if let Some(prompts) = files.get(path) {
-                return Ok(prompts.clone());
-            }
-            let mut prompts = job.prepared.prompts.get(path).cloned().unwrap_or_default();
-            if let Ok(tokenizer) = tokenizer.clone() {
-                let counting = tokio::task::spawn_blocking(move || {
-                    workload::count_tokens(&tokenizer, &mut prompts).map(|()| prompts)
-                });
-                prompts = counting.await.expect("counting returns its failures")?;
-            }
-            let prompts: Arc<[Prompt]> = prompts.into();
-            files.insert(path.clone(), prompts.clone());
-            Ok(prompts)
-        }
-    }
+) -> Result<Workload, StepError> {
+    let source = job.prepared.sources.get(&load.phase).cloned();
+    let (load, tokenizer) = (load.clone(), tokenizer.clone());
+    let making = tokio::task::spawn_blocking(move || {
+        workload::make(&load, source.as_deref(), tokenizer.as_deref().map_err(String::as_str))
+    });
+    Ok(making.await.expect("making prompts returns its failures")?)
 }
 
 /// A prompt that was sent before may be answered from a prefix cache.
@@ -206,15 +176,6 @@ fn warn_of_repeats(job: &Job, point: &Point, prompts: usize) {
             point.name
         );
         job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
-    }
-}
-
-fn number_of_prompts(load: &LoadPoint) -> u64 {
-    match load.volume {
-        Volume::Requests(requests) => requests.saturating_add(load.warmup_requests).min(MOST_PROMPTS),
-        Volume::DurationS(_) => {
-            PROMPTS_BY_TIME.max(u64::from(load.arrival.concurrency().unwrap_or_default()) * 4) + load.warmup_requests
-        }
     }
 }
 
