@@ -35,7 +35,7 @@ pub(super) fn prepare(manifest: PathBuf, home: PathBuf, only: Option<String>) ->
         path: std::env::var_os("PATH").unwrap_or_default(),
         purpose: Purpose::Look,
     };
-    Ok(block_on(exec::prepare(&request, &CancellationToken::new()))??)
+    Ok(block_on(exec::prepare(&request, |_| (), &CancellationToken::new()))??)
 }
 
 fn text(plan: &Plan) -> String {

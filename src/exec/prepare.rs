@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
-use super::programs::{FoundProgram, find};
+use super::programs::{FoundProgram, Places, find};
+use super::venv::{Venv, WantedVenv};
 use super::{PrepareError, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
-use crate::manifest::{self, Document, Manifest, PhaseData};
+use crate::manifest::{self, Document, Manifest, PhaseData, Runtime};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
@@ -49,11 +50,21 @@ pub struct Prepared {
     pub plan: Plan,
     pub(super) models: BTreeMap<String, ResolvedModel>,
     pub(super) programs: BTreeMap<String, FoundProgram>,
+    /// The environment of `runtime.venv`.
+    pub(super) venv: Option<Venv>,
+    /// The PATH on which programs are looked for.
+    pub(super) path: OsString,
     pub(super) prompts: HashMap<PathBuf, Vec<Prompt>>,
 }
 
 /// Reads and checks a manifest, asks the machine and the hub what they have, and makes the plan.
-pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Prepared, PrepareError> {
+///
+/// `announce` is told of what takes minutes before it begins.
+pub async fn prepare(
+    request: &Request,
+    announce: impl FnMut(&str),
+    cancel: &CancellationToken,
+) -> Result<Prepared, PrepareError> {
     let (document, recipe) = read_checked(&request.manifest)?;
     let base = folder_of(&request.manifest).to_owned();
     let cells = expand(&document.value)?;
@@ -65,7 +76,10 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     };
     let wanted = models_of(&cells, &chosen);
     let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
-    let programs = find(&recipe, &request.path, cancel).await;
+    let venv = venv_of(request, &document.value, &store, announce, cancel).await?;
+    let places =
+        Places { path: &request.path, venv: venv.as_ref(), chosen: &document.value.engine.programs, base: &base };
+    let programs = find(&recipe, &places, cancel).await;
     let (prompts, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -82,15 +96,41 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         data_files: &data_files,
         history: &history,
     })?;
-    let mut prepared = Prepared { document, base, recipe, plan, models, programs, prompts };
+    let path = request.path.clone();
+    let mut prepared = Prepared { document, base, recipe, plan, models, programs, venv, path, prompts };
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
     match request.purpose {
         Purpose::Carry => prepared.refuse_missing_programs()?,
+        Purpose::Look if prepared.lacks_venv() => {
+            let message = "the environment of `runtime.venv` is not made yet, so the keys here are provisional";
+            prepared.plan.warnings.push(message.to_owned());
+        }
         Purpose::Look => prepared.warn_of_missing_programs(),
     }
     Ok(prepared)
+}
+
+/// The environment that the manifest asks for. It is made where the plan is to be carried out.
+async fn venv_of(
+    request: &Request,
+    manifest: &Manifest,
+    store: &Store,
+    mut announce: impl FnMut(&str),
+    cancel: &CancellationToken,
+) -> Result<Option<Venv>, PrepareError> {
+    let Some(wanted) = WantedVenv::of(manifest, store.root()) else { return Ok(None) };
+    if let Some(venv) = wanted.made() {
+        return Ok(Some(venv));
+    }
+    match request.purpose {
+        Purpose::Look => Ok(None),
+        Purpose::Carry => {
+            announce(&wanted.announcement());
+            Ok(Some(wanted.make(&request.path, manifest.time_limits.fetch.as_std(), cancel).await?))
+        }
+    }
 }
 
 /// Checks a manifest as far as that needs neither network nor programs; gives the number of its cells.
@@ -159,6 +199,10 @@ fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError
 }
 
 impl Prepared {
+    fn lacks_venv(&self) -> bool {
+        self.venv.is_none() && matches!(self.document.value.runtime, Runtime::Venv(_))
+    }
+
     /// The programs that are missing, each with the first step that needs it.
     fn missing_programs(&self) -> Vec<(String, String)> {
         let mut missing: Vec<(String, String)> = Vec::new();
@@ -176,15 +220,16 @@ impl Prepared {
         match self.missing_programs().into_iter().next() {
             None => Ok(()),
             Some((name, step)) => {
-                let program = &self.recipe.recipe.programs[&name];
-                Err(PrepareError::NoProgram { program: program.program.clone(), step, hint: program.hint.clone() })
+                let (program, hint) =
+                    (self.programs[&name].name.clone(), self.recipe.recipe.programs[&name].hint.clone());
+                Err(PrepareError::NoProgram { program, step, hint })
             }
         }
     }
 
     fn warn_of_missing_programs(&mut self) {
         for (name, step) in self.missing_programs() {
-            let program = &self.recipe.recipe.programs[&name].program;
+            let program = self.programs[&name].name.display();
             self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
         }
     }

@@ -31,7 +31,7 @@ pub use read::{Document, Format, SourceText, read, read_document, read_text};
 pub use schema::json_schema;
 pub use types::{
     AxisValue, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, JsonlFile, Locked, LockedModel, Manifest,
-    Matrix, Model, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage, StageRate, Synthetic, Threshold,
-    TimeLimits,
+    Matrix, Model, PackageModel, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage, StageRate,
+    Synthetic, Threshold, TimeLimits, VenvRuntime,
 };
 pub use yaml::to_yaml;
