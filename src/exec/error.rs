@@ -178,7 +178,7 @@ impl StepError {
             | Self::NotReady { hints, path, .. }
             | Self::ServerLost { hints, path, .. } => {
                 let mut hints = hints.clone();
-                hints.push(format!("the whole log is `{}`", path.display()));
+                hints.push(format!("the logs are in `{}`", path.display()));
                 hints
             }
             Self::PointTimeout { .. } => {

@@ -8,6 +8,7 @@ mod commands;
 mod engine;
 mod env;
 mod failures;
+mod flags;
 mod hub;
 mod interrupt;
 mod keys;

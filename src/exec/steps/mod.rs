@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod fetch;
 mod point;
+mod reuse;
 mod server;
 
 use std::collections::{BTreeMap, HashSet};
