@@ -21,3 +21,4 @@ mod process;
 mod recipes;
 mod refusals;
 mod schema;
+mod venv;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
@@ -104,19 +104,19 @@ async fn package(
 fn keep_files(unpacked: &Path, requirement: &str, patterns: &[String], output: &Path) -> Result<(), PythonError> {
     let failed = |source| PythonError::File { path: unpacked.to_owned(), source };
     let files = files_below(unpacked).map_err(failed)?;
+    let mut chosen = BTreeSet::new();
     for pattern in patterns {
-        let matches = |file: &&PathBuf| {
-            let glob = globset::Glob::new(pattern).ok().map(|glob| glob.compile_matcher());
-            file.file_name().is_some_and(|name| glob.is_some_and(|glob| glob.is_match(name)))
-        };
-        let chosen: Vec<&PathBuf> = files.iter().filter(matches).collect();
-        if chosen.is_empty() {
+        let glob = globset::Glob::new(pattern).ok().map(|glob| glob.compile_matcher());
+        let names = files.iter().filter_map(|file| Some((file, file.file_name()?)));
+        let matching = |name| glob.as_ref().is_some_and(|glob| glob.is_match(name));
+        let matching: Vec<_> = names.filter(|&(_, name)| matching(name)).collect();
+        if matching.is_empty() {
             return Err(PythonError::NoFile { requirement: requirement.to_owned(), pattern: pattern.clone() });
         }
-        for file in chosen {
-            let name = file.file_name().expect("a file that was listed has a name");
-            std::fs::rename(file, output.join(name)).map_err(failed)?;
-        }
+        chosen.extend(matching);
+    }
+    for (file, name) in chosen {
+        std::fs::rename(file, output.join(name)).map_err(failed)?;
     }
     Ok(())
 }
