@@ -57,6 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("jiff", &["store"]),
     // A model's chat template is minijinja too, with other rules than ours.
     ("minijinja", &["render", "engine"]),
+    ("pep440_rs", &["exec"]),
     ("prost", &["kserve", "load"]),
     ("reqwest", &["hub", "load"]),
     ("safetensors", &["engine"]),
