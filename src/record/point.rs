@@ -33,6 +33,10 @@ impl PointStatus {
 pub struct ClientFacts {
     /// CPU seconds of the client's process a second of the window, over the host's cores: 1 is all cores busy.
     pub cpu_share: Option<f64>,
+    /// 99th percentile of the time that an event waited to be seen by the event loops, in milliseconds.
+    pub poll_delay_ms_p99: Option<f64>,
+    /// Connections opened to the server, warm-up included.
+    pub connections: Option<u64>,
 }
 
 /// What was seen of the server while it was measured.

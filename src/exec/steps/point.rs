@@ -18,7 +18,7 @@ use crate::process::RssSampler;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
 use crate::spec::{Data, LoadPoint, Volume};
 use crate::store::Draft;
-use crate::workload::{self, Prompt, Tokenizer};
+use crate::workload::{self, Prompt, Tokenizer, Workload};
 
 /// Between two samples of the server's memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(500);
@@ -51,17 +51,17 @@ pub(super) async fn measure(
     }
     let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
     warn_of_repeats(job, point, prompts.len());
-    let workload = workload::workload_hash(&prompts, &point.load);
-    job.tell(Message::Workload { point: number, hash: workload.clone() });
+    let hash = workload::workload_hash(&prompts, &point.load);
+    job.tell(Message::Workload { point: number, hash: hash.clone() });
     let label = job.prepared.plan.point_label(number);
     let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
-    if locked.is_some_and(|locked| *locked != workload) {
+    if locked.is_some_and(|locked| *locked != hash) {
         return Err(StepError::NotAsLocked { file: format!("workload of {label}") });
     }
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
         point: (*point.load).clone(),
-        prompts,
+        workload: Workload { prompts, due_ns: None },
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
     let sink = RecordSink::create(&draft.output().join(REQUESTS))?;
@@ -69,7 +69,7 @@ pub(super) async fn measure(
     let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
     let measured = Measured {
         run: job.run.id.clone(),
-        workload,
+        workload: hash,
         client: run.client.clone(),
         server: ServerFacts {
             host_rss_mib_peak: memory.as_ref().and_then(RssSampler::peak_mib),

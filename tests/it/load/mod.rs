@@ -14,7 +14,7 @@ use std::sync::Arc;
 use benchrun::load::{self, LoadJob, PointRun, RecordSink, Target};
 use benchrun::record::RequestRecord;
 use benchrun::spec::{Arrival, Data, LoadPoint, Output, OutputMode, Protocol, Sampling, Volume};
-use benchrun::workload::Prompt;
+use benchrun::workload::{Prompt, Workload};
 use tokio_util::sync::CancellationToken;
 
 /// A load point of one request at a time, which tests change as they need.
@@ -46,7 +46,8 @@ fn point(protocol: Protocol) -> LoadPoint {
 fn job(url: &str, point: LoadPoint) -> LoadJob {
     let prompts: Vec<Prompt> = (0..3).map(|number| Prompt::of_text(format!("p{number}"), Some(1))).collect();
     let target = Target { protocol: point.protocol, base_url: url.to_owned(), model: "tiny".to_owned() };
-    LoadJob { target, point, prompts: Arc::from(prompts), tokenizer: None }
+    let workload = Workload { prompts: Arc::from(prompts), due_ns: None };
+    LoadJob { target, point, workload, tokenizer: None }
 }
 
 /// Runs `point` and reads its records back, in order of sending.
