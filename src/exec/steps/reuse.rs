@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use crate::load::{self, LoadJob, RecordSink};
 use crate::plan::Point;
 use crate::record::{RequestRecord, RequestStatus};
 use crate::spec::{Arrival, LoadPoint, Output, OutputMode, Volume};
-use crate::workload::Prompt;
+use crate::workload::{Prompt, Workload};
 
 /// Prompts that are sent twice each: the median of three leaves one out that something else delayed.
 const PAIRS: usize = 3;
@@ -53,8 +54,7 @@ async fn times(job: &Job, running: &Running, point: &Point, cancel: &Cancellatio
     let load = LoadJob {
         target: running.target(job, point.load.protocol).ok()?,
         point: one_by_one(&point.load),
-        // The first request of a server is slow for other reasons.
-        prompts: std::iter::once(0).chain((1..=PAIRS).flat_map(|pair| [pair, pair])).map(|n| prompt(job, n)).collect(),
+        workload: Workload { prompts: prompts(job), due_ns: None },
         tokenizer: None,
     };
     let sink = RecordSink::create(&file).ok()?;
@@ -69,24 +69,28 @@ fn one_by_one(load: &LoadPoint) -> LoadPoint {
         output: Output { mode: OutputMode::AtMost, tokens: 1 },
         arrival: Arrival::Closed { concurrency: 1 },
         volume: Volume::Requests(1 + 2 * PAIRS as u64),
+        drain_s: None,
         warmup_requests: 0,
         ..load.clone()
     }
 }
 
-/// A text that no run has sent before.
-fn prompt(job: &Job, number: usize) -> Prompt {
-    let word = |index| Digest::of(format!("{} {number} {index}", job.run.id).as_bytes());
-    Prompt::of_text((0..WORDS).map(word).collect::<Vec<_>>().join(" "), None)
+/// Texts that no run has sent before: one, as the first request of a server is slow for other reasons, then pairs.
+fn prompts(job: &Job) -> Arc<[Prompt]> {
+    let word = |number, index| Digest::of(format!("{} {number} {index}", job.run.id).as_bytes());
+    let text = |number| (0..WORDS).map(|index| word(number, index)).collect::<Vec<_>>().join(" ");
+    let numbers = std::iter::once(0).chain((1..=PAIRS).flat_map(|pair| [pair, pair]));
+    numbers.map(|number| Prompt::of_text(text(number), None)).collect()
 }
 
 fn milliseconds(records: &Path) -> Option<Vec<f64>> {
     let text = fs::read_to_string(records).ok()?;
-    let records: Vec<RequestRecord> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>().ok()?;
+    let mut records: Vec<RequestRecord> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>().ok()?;
     let time = |record: &RequestRecord| {
         let nanoseconds = (record.end_ns - record.sent_ns) as f64;
         (record.status == RequestStatus::Ok).then_some(nanoseconds / 1e6)
     };
+    records.sort_by_key(|record| record.request);
     records.iter().map(time).collect()
 }
 
