@@ -13,10 +13,13 @@ mod models;
 mod prepare;
 mod programs;
 mod publish;
+mod python;
 mod run;
 mod state;
 mod steps;
+mod venv;
 
 pub use error::{PrepareError, RunError, StepError};
 pub use prepare::{Prepared, Purpose, Request, check, prepare};
+pub use python::PythonError;
 pub use run::{RunOutcome, RunSettings, run};

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
-use super::programs::{FoundProgram, find};
+use super::programs::{FoundProgram, Places, find};
+use super::venv::{Venv, WantedVenv};
 use super::{PrepareError, gpus, history, locked};
 use crate::base::sha256_file;
 use crate::event::StepKind;
@@ -58,10 +59,20 @@ pub struct Prepared {
     pub(super) programs: BTreeMap<String, FoundProgram>,
     /// What the phases' data files hold, by phase.
     pub(super) sources: HashMap<String, Arc<Source>>,
+    /// The environment of `runtime.venv`.
+    pub(super) venv: Option<Venv>,
+    /// The PATH on which programs are looked for.
+    pub(super) path: OsString,
 }
 
 /// Reads and checks a manifest, asks the machine and the hub what they have, and makes the plan.
-pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Prepared, PrepareError> {
+///
+/// `announce` is told of what takes minutes before it begins.
+pub async fn prepare(
+    request: &Request,
+    announce: impl FnMut(&str),
+    cancel: &CancellationToken,
+) -> Result<Prepared, PrepareError> {
     let (document, recipe) = read_checked(&request.manifest)?;
     let base = folder_of(&request.manifest).to_owned();
     let cells = expand(&document.value)?;
@@ -74,7 +85,10 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     };
     let wanted = models_of(&cells, &chosen);
     let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
-    let programs = find(&recipe, &request.path, cancel).await;
+    let venv = venv_of(request, &document.value, &store, announce, cancel).await?;
+    let places =
+        Places { path: &request.path, venv: venv.as_ref(), chosen: &document.value.engine.programs, base: &base };
+    let programs = find(&recipe, &places, cancel).await;
     let (sources, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -91,13 +105,18 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         data_files: &data_files,
         history: &history,
     })?;
-    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, sources };
+    let path = request.path.clone();
+    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, venv, path, sources };
     prepared.plan.warnings.extend(prepared.remarks_on_data());
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
     match request.purpose {
         Purpose::Carry => prepared.refuse_missing_programs()?,
+        Purpose::Look if prepared.lacks_venv() => {
+            let message = "the environment of `runtime.venv` is not made yet, so the keys here are provisional";
+            prepared.plan.warnings.push(message.to_owned());
+        }
         Purpose::Look => prepared.warn_of_missing_programs(),
     }
     match (prepared.too_few_gpus(request.visible_gpus.as_deref()), request.purpose) {
@@ -106,6 +125,27 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         (None, Purpose::Carry | Purpose::Look) => {}
     }
     Ok(prepared)
+}
+
+/// The environment that the manifest asks for. It is made where the plan is to be carried out.
+async fn venv_of(
+    request: &Request,
+    manifest: &Manifest,
+    store: &Store,
+    mut announce: impl FnMut(&str),
+    cancel: &CancellationToken,
+) -> Result<Option<Venv>, PrepareError> {
+    let Some(wanted) = WantedVenv::of(manifest, store.root()) else { return Ok(None) };
+    if let Some(venv) = wanted.made() {
+        return Ok(Some(venv));
+    }
+    match request.purpose {
+        Purpose::Look => Ok(None),
+        Purpose::Carry => {
+            announce(&wanted.announcement());
+            Ok(Some(wanted.make(&request.path, manifest.time_limits.fetch.as_std(), cancel).await?))
+        }
+    }
 }
 
 /// Checks a manifest and its data files as far as that needs neither network nor programs; gives the number of its cells.
@@ -212,6 +252,10 @@ impl Prepared {
         phases.filter_map(|phase| Some(format!("phase `{phase}`: {}", self.sources.get(phase)?.remark()?))).collect()
     }
 
+    fn lacks_venv(&self) -> bool {
+        self.venv.is_none() && matches!(self.document.value.runtime, Runtime::Venv(_))
+    }
+
     /// The programs that are missing, each with the first step that needs it.
     fn missing_programs(&self) -> Vec<(String, String)> {
         let mut missing: Vec<(String, String)> = Vec::new();
@@ -229,23 +273,24 @@ impl Prepared {
         match self.missing_programs().into_iter().next() {
             None => Ok(()),
             Some((name, step)) => {
-                let program = &self.recipe.recipe.programs[&name];
-                Err(PrepareError::NoProgram { program: program.program.clone(), step, hint: program.hint.clone() })
+                let (program, hint) =
+                    (self.programs[&name].name.clone(), self.recipe.recipe.programs[&name].hint.clone());
+                Err(PrepareError::NoProgram { program, step, hint })
             }
         }
     }
 
     fn warn_of_missing_programs(&mut self) {
         for (name, step) in self.missing_programs() {
-            let program = &self.recipe.recipe.programs[&name].program;
+            let program = self.programs[&name].name.display();
             self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
         }
     }
 
     /// The first server that is to start and needs more GPUs than it can use.
     fn too_few_gpus(&self, inherited: Option<&str>) -> Option<PrepareError> {
-        let Runtime::Host(host) = &self.document.value.runtime;
-        let visible = host.env.get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
+        let env = self.document.value.runtime.env();
+        let visible = env.get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
         let usable = gpus::usable(visible)?;
         let plan = &self.plan;
         let server = |cell: &PlannedCell| match cell.state {

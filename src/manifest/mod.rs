@@ -32,7 +32,7 @@ pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, 
 pub use schema::json_schema;
 pub use types::{
     AxisValue, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, Locked, LockedModel, Manifest, Matrix,
-    Model, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage, StageRate, Synthetic, Threshold,
-    TimeLimits,
+    Model, PackageModel, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage, StageRate, Synthetic,
+    Threshold, TimeLimits, VenvRuntime,
 };
 pub use yaml::to_yaml;

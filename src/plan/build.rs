@@ -9,7 +9,7 @@ use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
 use crate::base::{Scalar, StepKey};
 use crate::event::StepKind;
-use crate::manifest::{Manifest, Runtime};
+use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, Rendered};
 use crate::render::Context;
@@ -136,7 +136,10 @@ fn provisional_models(inputs: &Inputs<'_>) -> impl Iterator<Item = String> {
         ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
             "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
         )),
-        ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
+        ModelIdentity::Hf { .. }
+        | ModelIdentity::Path { .. }
+        | ModelIdentity::Package { .. }
+        | ModelIdentity::Dummy { .. } => None,
     })
 }
 
@@ -363,14 +366,13 @@ impl<'a> Planner<'a> {
         values: &Values,
     ) -> Result<Decided, PlanError> {
         let recipe = self.inputs.recipe;
-        let Runtime::Host(host) = &self.inputs.manifest.runtime;
         let program = rendered.command.first();
         let version = program.and_then(|name| self.inputs.programs.get_key_value(name));
         let mut material = Material {
             values: values.used_by(recipe, part),
             rendered: Some(Canonical::of(rendered)),
             programs: version.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
-            environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
+            environment: if program.is_some() { sorted(self.inputs.manifest.runtime.env()) } else { BTreeMap::new() },
             ..Material::new(part.step())
         };
         if part == Part::Server {

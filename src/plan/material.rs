@@ -29,6 +29,11 @@ pub enum ModelIdentity {
     },
     /// sha256 by relative path.
     Path { files: BTreeMap<String, String> },
+    Package {
+        requirement: String,
+        /// Glob patterns.
+        files: Vec<String>,
+    },
     Dummy {
         model: DummyModel,
         seed: u64,

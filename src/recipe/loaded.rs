@@ -157,6 +157,14 @@ impl LoadedRecipe {
         self.recipe.server.metrics.as_ref().map(|_| self.text("server.metrics", values)).transpose()
     }
 
+    /// Whether a server with these values keeps what it computed for earlier prompts; `None` when the recipe does not say.
+    pub fn reuses_prefixes(&self, values: &Context) -> Result<Option<bool>, RecipeError> {
+        if self.recipe.server.prefix_cache.is_none() {
+            return Ok(None);
+        }
+        self.holds(PREFIX_CACHE, values).map(Some)
+    }
+
     /// The GPUs that a server with these values takes; 0 for an engine that says nothing of them.
     pub fn gpus(&self, values: &Context) -> Result<u32, RecipeError> {
         if self.recipe.server.gpus.is_none() {
@@ -247,9 +255,14 @@ impl LoadedRecipe {
                 return problem(format!("log_hints[{index}].match"), format!("is no regular expression: {error}"));
             }
         }
+        let server = &self.recipe.server;
+        if server.command.is_empty() != server.ports.is_empty() {
+            return problem("server".to_owned(), "needs both a command and ports, or neither".to_owned());
+        }
         for part in Part::ALL {
             for (at, action) in self.actions(part) {
                 match action.command.first() {
+                    None if part == Part::Server => {}
                     Some(Argument::Always(name)) if self.recipe.programs.contains_key(name) => {}
                     None if !action.files.is_empty() => {}
                     Some(_) => return problem(format!("{at}.command[0]"), "is not a name under `programs`".to_owned()),
@@ -279,6 +292,8 @@ impl LoadedRecipe {
         sources.extend(server.metrics.iter().map(|url| ("server.metrics".to_owned(), Source::Text(url.clone()))));
         let gpus = server.gpus.iter().map(|gpus| ("server.gpus".to_owned(), Source::Text(format!("{{{{ {gpus} }}}}"))));
         sources.extend(gpus);
+        let cache = server.prefix_cache.iter();
+        sources.extend(cache.map(|on| (PREFIX_CACHE.to_owned(), Source::Condition(on.clone()))));
         for (index, probe) in server.ready.iter().enumerate() {
             sources.push((format!("server.ready[{index}].http"), Source::Text(probe.http.clone())));
         }
@@ -324,6 +339,9 @@ enum Source {
     Text(String),
     Condition(String),
 }
+
+/// The name of the expression among the templates.
+const PREFIX_CACHE: &str = "server.prefix_cache";
 
 fn limit_condition(index: usize) -> String {
     format!("limits[{index}].when")

@@ -144,18 +144,22 @@ pub struct ConditionalArguments {
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// The argument list; see [`Action::command`].
-    #[schemars(length(min = 1))]
+    /// The argument list; see [`Action::command`]. Without one nothing is started or stopped: the server is up already.
+    #[serde(default)]
     pub command: Vec<Argument>,
     /// Environment variables. Templates.
     #[serde(default)]
     pub env: IndexMap<String, String>,
-    /// Names of the ports it listens on; each gets a free number.
-    #[schemars(length(min = 1))]
+    /// Names of the ports it listens on; each gets a free number. A server without a command has none.
+    #[serde(default)]
     pub ports: Vec<String>,
     /// An expression: the GPUs that the server takes.
     #[serde(default)]
     pub gpus: Option<String>,
+    /// An expression: whether the server is told to answer a prompt's known beginning from a cache. Its answers to a
+    /// repeated prompt are held against it.
+    #[serde(default)]
+    pub prefix_cache: Option<String>,
     /// The name that requests give the model. Template.
     pub served_model: String,
     /// All must succeed before the server counts as ready.

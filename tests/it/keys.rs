@@ -116,6 +116,9 @@ impl World {
             Model::Path(path) => {
                 ModelIdentity::Path { files: BTreeMap::from([("config.json".to_owned(), path.display().to_string())]) }
             }
+            Model::Package(model) => {
+                ModelIdentity::Package { requirement: model.requirement.clone(), files: model.files.clone() }
+            }
             Model::Dummy(model) => ModelIdentity::Dummy {
                 model: model.clone(),
                 seed: model.seed.unwrap_or(manifest.seed),

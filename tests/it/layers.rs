@@ -60,6 +60,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("minijinja", &["render", "engine"]),
     ("nvml_wrapper", &["observe"]),
     ("parquet", &["workload"]),
+    ("pep440_rs", &["exec"]),
     ("prost", &["kserve", "load"]),
     ("reqwest", &["hub", "load", "observe"]),
     ("safetensors", &["engine"]),

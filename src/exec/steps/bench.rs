@@ -4,7 +4,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::server::{self, Running};
-use super::{Job, Message, point};
+use super::{Job, Message, point, reuse};
 use crate::event::{Event, Outcome};
 use crate::exec::StepError;
 use crate::plan::Point;
@@ -13,6 +13,7 @@ use crate::workload::Tokenizer;
 /// One server: up, every load point that has work, down again, whatever happens in between.
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
     let mut running = server::start(job, index, cancel).await?;
+    reuse::check(job, index, &running, cancel).await;
     let result = measure(job, index, &mut running, cancel).await;
     running.stop(job).await;
     result

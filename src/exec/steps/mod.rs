@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod fetch;
 mod point;
+mod reuse;
 mod server;
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,9 +15,10 @@ use std::time::Instant;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::programs::before;
 use super::{Prepared, StepError};
 use crate::event::{Event, StepKind};
-use crate::manifest::{HostRuntime, Runtime};
+use crate::manifest::Runtime;
 use crate::plan::{Places, Step};
 use crate::process::EnvValue;
 use crate::store::{Hold, Lock, RunFolder, Store};
@@ -116,9 +118,8 @@ impl Job {
         self.rerun.contains(&kind)
     }
 
-    fn host_runtime(&self) -> &HostRuntime {
-        let Runtime::Host(host) = &self.prepared.document.value.runtime;
-        host
+    fn runtime(&self) -> &Runtime {
+        &self.prepared.document.value.runtime
     }
 
     /// Where the outputs lie that a step may read.
@@ -127,15 +128,19 @@ impl Job {
         let folder = |&index: &usize| self.prepared.output(&self.store, index).display().to_string();
         Places {
             folders: roles.into_iter().zip(step.chain.iter().map(folder)).collect(),
-            host: self.host_runtime().listen.clone(),
+            host: self.runtime().listen().to_owned(),
             ports: BTreeMap::new(),
         }
     }
 
-    /// The environment of a command: the runtime's variables, then its own.
+    /// The environment of a command: the PATH of `runtime.venv`, the runtime's variables, then its own.
     fn environment(&self, own: indexmap::IndexMap<String, String>) -> indexmap::IndexMap<String, EnvValue> {
-        let runtime = self.host_runtime().env.clone();
-        runtime.into_iter().chain(own).map(|(name, value)| (name, EnvValue::Plain(value))).collect()
+        let venv = self.prepared.venv.iter().flat_map(|venv| {
+            let path = before(&venv.bin, &self.prepared.path).to_string_lossy().into_owned();
+            [("PATH".to_owned(), path)]
+        });
+        let runtime = self.runtime().env().clone();
+        venv.chain(runtime).chain(own).map(|(name, value)| (name, EnvValue::Plain(value))).collect()
     }
 
     /// Cells whose server reads the output of this step, or is it.

@@ -27,10 +27,11 @@ const QUOTED_LINES: usize = 20;
 
 /// A server that is up, ready and proven to be the one that was started.
 pub(super) struct Running {
-    pub server: Server,
+    /// `None` for a server that was up before and stays up.
+    server: Option<Server>,
     values: Context,
     cell: CellId,
-    log: PathBuf,
+    logs: PathBuf,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -39,20 +40,25 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let began = Instant::now();
     let (values, ports) = choose_ports(job, step)?;
     let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
-    let (program, args) = rendered.command.split_first().ok_or(StepError::NoOutput)?;
-    let logs = job.log_folder(index)?;
-    let spec = CommandSpec {
-        args: args.to_vec(),
-        env: job.environment(rendered.env.clone()),
-        grace: job.prepared.document.value.time_limits.stop.as_std(),
-        ..CommandSpec::new(job.program(program), &logs)
-    };
-    let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
     let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
-    let log = spec.stderr();
-    let shown = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
-    job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log: shown }));
-    let mut running = Running { server, values, cell: cell.clone(), log };
+    let logs = job.log_folder(index)?;
+    let server = match rendered.command.split_first() {
+        None => None,
+        Some((program, args)) => {
+            let spec = CommandSpec {
+                args: args.to_vec(),
+                env: job.environment(rendered.env.clone()),
+                grace: job.prepared.document.value.time_limits.stop.as_std(),
+                ..CommandSpec::new(job.program(program), &logs)
+            };
+            let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
+            let log = spec.stderr();
+            let log = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
+            job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log }));
+            Some(server)
+        }
+    };
+    let mut running = Running { server, values, cell: cell.clone(), logs };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -81,6 +87,12 @@ fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError
 }
 
 impl Running {
+    /// Whether the manifest says that the server keeps what it computed for earlier prompts; `None` for an engine that does
+    /// not know.
+    pub(super) fn reuses_prefixes(&self, job: &Job) -> Option<bool> {
+        job.prepared.recipe.reuses_prefixes(&self.values).ok().flatten()
+    }
+
     /// Where requests of a protocol go: to this server, and to nobody else.
     pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
         let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
@@ -97,16 +109,18 @@ impl Running {
             pause: PAGE_PAUSE,
             model,
             series,
-            processes: Some(self.server.processes()),
-            gpus: visible_gpus(gpus, self.server.variable(CUDA_VISIBLE_DEVICES).as_deref()),
+            processes: self.server.as_ref().map(Server::processes),
+            gpus: self.server.as_ref().map_or_else(Vec::new, |server| {
+                visible_gpus(gpus, server.variable(CUDA_VISIBLE_DEVICES).as_deref())
+            }),
         })
     }
 
     /// How the server ended, if it has, as the error of whatever it was doing.
     pub(super) fn lost(&self, job: &Job) -> Option<StepError> {
-        let facts = self.server.try_exited()?;
+        let facts = self.server.as_ref()?.try_exited()?;
         let (log, hints) = self.quoted(job);
-        Some(StepError::ServerLost { exit: facts.exit.to_string(), log, path: self.log.clone(), hints })
+        Some(StepError::ServerLost { exit: facts.exit.to_string(), log, path: self.logs.clone(), hints })
     }
 
     /// Why the server cannot have served to the end: it is gone, or it no longer answers as ready.
@@ -114,20 +128,30 @@ impl Running {
         for url in job.prepared.recipe.ready_urls(&self.values).unwrap_or_default() {
             if !answers(&url).await {
                 // A dying server closes its port before it is gone.
-                let _ = tokio::time::timeout(DYING, self.server.exited()).await;
+                let _ = tokio::time::timeout(DYING, self.exited()).await;
                 let (log, hints) = self.quoted(job);
                 let unknown = || format!("unknown status: `{url}` does not answer any more");
-                let exit = self.server.try_exited().map_or_else(unknown, |facts| facts.exit.to_string());
-                return Some(StepError::ServerLost { exit, log, path: self.log.clone(), hints });
+                let facts = self.server.as_ref().and_then(Server::try_exited);
+                let exit = facts.map_or_else(unknown, |facts| facts.exit.to_string());
+                return Some(StepError::ServerLost { exit, log, path: self.logs.clone(), hints });
             }
         }
         self.lost(job)
     }
 
-    /// Stops the server and everything it started.
+    /// Waits until the process has ended; for ever where it is not ours.
+    async fn exited(&mut self) -> ExitFacts {
+        match &mut self.server {
+            Some(server) => server.exited().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the server and everything it started, if it was started here.
     pub(super) async fn stop(self, job: &Job) {
         let began = Instant::now();
-        self.server.stop().await;
+        let Some(server) = self.server else { return };
+        server.stop().await;
         job.tell(Message::Event(Event::ServerStopped { cell: self.cell, seconds: began.elapsed().as_secs_f64() }));
     }
 
@@ -145,7 +169,7 @@ impl Running {
                 ready
             };
             tokio::select! {
-                facts = self.server.exited() => return Err(self.died(job, facts)),
+                facts = self.exited() => return Err(self.died(job, facts)),
                 () = cancel.cancelled() => return Err(StepError::Interrupted),
                 () = tokio::time::sleep_until(deadline) => return Err(self.not_ready(job, limit, url)),
                 ready = probe => if ready { missing.pop(); },
@@ -160,7 +184,8 @@ impl Running {
     }
 
     fn prove_port(&self, port: u16) -> Result<(), StepError> {
-        let owner = self.server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
+        let Some(server) = &self.server else { return Ok(()) };
+        let owner = server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
         match owner {
             PortOwner::Ours => Ok(()),
             PortOwner::NotListening => Err(StepError::NobodyListens { port }),
@@ -173,18 +198,21 @@ impl Running {
 
     fn died(&self, job: &Job, facts: ExitFacts) -> StepError {
         let (log, hints) = self.quoted(job);
-        StepError::ServerDied { exit: facts.exit.to_string(), log, path: self.log.clone(), hints }
+        StepError::ServerDied { exit: facts.exit.to_string(), log, path: self.logs.clone(), hints }
     }
 
     fn not_ready(&self, job: &Job, limit: Duration, url: &str) -> StepError {
         let (log, mut hints) = self.quoted(job);
-        hints.push("raise `time_limits.ready` if it was still loading".to_owned());
+        hints.push(match self.server {
+            Some(_) => "raise `time_limits.ready` if it was still loading".to_owned(),
+            None => "start the server, or correct its address: this engine deploys nothing".to_owned(),
+        });
         let missing = format!("`{url}` does not answer with status 200");
-        StepError::NotReady { seconds: limit.as_secs(), missing, log, path: self.log.clone(), hints }
+        StepError::NotReady { seconds: limit.as_secs(), missing, log, path: self.logs.clone(), hints }
     }
 
     fn quoted(&self, job: &Job) -> (String, Vec<String>) {
-        let log = self.server.log_tail(QUOTED_LINES);
+        let log = self.server.as_ref().map(|server| server.log_tail(QUOTED_LINES)).unwrap_or_default();
         let hints = job.prepared.recipe.hints(&log).into_iter().map(str::to_owned).collect();
         (log, hints)
     }
