@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
-use super::programs::{FoundProgram, find};
+use super::programs::{FoundProgram, ask, find};
 use super::{PrepareError, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
@@ -66,6 +66,7 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     let wanted = models_of(&cells, &chosen);
     let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
     let programs = find(&recipe, &request.path, cancel).await;
+    let asked = ask(&recipe, &document.value, &programs, cancel).await;
     let (prompts, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -79,6 +80,7 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         chosen,
         models: &identities,
         programs: &versions,
+        asked: &asked,
         data_files: &data_files,
         history: &history,
     })?;

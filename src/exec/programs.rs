@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::base::sha256_file;
+use crate::base::{Scalar, sha256_file};
 use crate::engine;
+use crate::manifest::Manifest;
 use crate::process::{CommandSpec, program_version, resolve_program};
 use crate::recipe::{LoadedRecipe, Program};
 
@@ -36,6 +37,34 @@ pub(super) async fn find(
     found
 }
 
+/// What the machine says of the settings that ask it, as far as the manifest does not give them.
+pub(super) async fn ask(
+    recipe: &LoadedRecipe,
+    manifest: &Manifest,
+    programs: &BTreeMap<String, FoundProgram>,
+    cancel: &CancellationToken,
+) -> BTreeMap<String, Scalar> {
+    let mut asked = BTreeMap::new();
+    for (name, setting) in &recipe.recipe.settings {
+        let Some((program, args)) = setting.ask.split_first() else { continue };
+        let path = programs.get(program).and_then(|program| program.path.clone());
+        if let Some(path) = path.filter(|_| !manifest.engine.settings.contains_key(name))
+            && let Some(text) = first_line(&path, args, cancel).await
+        {
+            asked.extend(setting.kind.parse(&text).map(|value| (name.clone(), value)));
+        }
+    }
+    asked
+}
+
+/// The first line that a program prints; `None` when it fails or says nothing.
+async fn first_line(program: &Path, args: &[String], cancel: &CancellationToken) -> Option<String> {
+    let logs = tempfile::tempdir().ok()?;
+    let spec =
+        CommandSpec { args: args.to_vec(), time_limit: Some(VERSION_LIMIT), ..CommandSpec::new(program, logs.path()) };
+    program_version(&spec, cancel).await.ok()
+}
+
 /// Our own version: the package's, and the engine's where it computes otherwise than before.
 fn ours() -> String {
     format!("{} (engine {})", env!("CARGO_PKG_VERSION"), engine::REVISION)
@@ -53,15 +82,10 @@ async fn find_one(program: &Program, path: &std::ffi::OsStr, cancel: &Cancellati
     let Ok(found) = resolve_program(Path::new(&program.program), path) else {
         return FoundProgram { path: None, version: "not found".to_owned() };
     };
-    let logs = if program.version.is_empty() { None } else { tempfile::tempdir().ok() };
-    let Some(logs) = logs else {
-        return FoundProgram { version: by_content(&found), path: Some(found) };
+    let said = match program.version.as_slice() {
+        [] => None,
+        args => first_line(&found, args, cancel).await,
     };
-    let spec = CommandSpec {
-        args: program.version.clone(),
-        time_limit: Some(VERSION_LIMIT),
-        ..CommandSpec::new(&found, logs.path())
-    };
-    let version = program_version(&spec, cancel).await.unwrap_or_else(|_| by_content(&found));
+    let version = said.unwrap_or_else(|| by_content(&found));
     FoundProgram { path: Some(found), version }
 }

@@ -35,9 +35,15 @@ pub(super) struct ValuesOf {
 }
 
 impl ValuesOf {
-    /// Weakest first: what the phases need at most, the recipe's defaults, the manifest's settings; then each cell's axes.
+    /// Weakest first: what the phases need at most, the recipe's defaults, what the machine was asked, the manifest's
+    /// settings; then each cell's axes.
     #[must_use]
-    pub(super) fn new(manifest: &Manifest, recipe: &LoadedRecipe, axes: &[String]) -> Self {
+    pub(super) fn new(
+        manifest: &Manifest,
+        recipe: &LoadedRecipe,
+        axes: &[String],
+        asked: &BTreeMap<String, Scalar>,
+    ) -> Self {
         let said = &recipe.recipe;
         let mut scalars: BTreeMap<String, Scalar> =
             BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
@@ -50,6 +56,7 @@ impl ValuesOf {
         let defaults =
             said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
         scalars.extend(defaults);
+        scalars.extend(asked.clone());
         let given = said.defaults.iter().chain(&manifest.engine.settings);
         scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         let quant = |entries: &IndexMap<String, Scalar>| Arc::new(entries.clone().into_iter().collect());

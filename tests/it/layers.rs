@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("record", &["base", "spec"]),
     ("manifest", &["base", "spec"]),
     ("render", &[]),
-    ("recipe", &["base", "event", "manifest", "render", "spec"]),
+    ("recipe", &["base", "event", "kserve", "manifest", "render", "spec"]),
     ("matrix", &["base", "manifest"]),
     ("plan", &["base", "event", "manifest", "matrix", "recipe", "render", "spec"]),
     ("store", &["base", "event"]),
@@ -57,7 +57,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("jiff", &["store"]),
     // A model's chat template is minijinja too, with other rules than ours.
     ("minijinja", &["render", "engine"]),
+    ("miette", &["recipe"]),
     ("prost", &["kserve", "load"]),
+    ("prost_reflect", &["recipe"]),
     ("reqwest", &["hub", "load"]),
     ("safetensors", &["engine"]),
     ("serde_yaml", &["manifest"]),

@@ -1,13 +1,14 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
 use super::Job;
 use crate::event::StepKind;
 use crate::exec::StepError;
 use crate::process::{self, CommandSpec, ProcessError};
-use crate::recipe::Part;
+use crate::recipe::{Part, Rendered};
 use crate::store::Draft;
 
 /// Does a step of the recipe: writes its files, then runs its command.
@@ -17,18 +18,22 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
     if job.store.holds(step.kind, &step.key) && !job.is_rerun(step.kind) {
         return Ok(());
     }
-    let mut places = job.places(step);
-    // A file may name its own folder, and is read where it ends up; a command writes where it is told.
-    let output = if step.kind == StepKind::Render { draft.final_output() } else { draft.output() };
-    places.folders.insert("output", output.display().to_string());
     let part = match step.kind {
         StepKind::Quantize => Part::Quantize,
         StepKind::Build => Part::Build,
         StepKind::Render | StepKind::Fetch | StepKind::Bench => Part::Render,
     };
-    let rendered = job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default();
-    for (path, text) in &rendered.files {
-        write(&draft.output().join(path), text)?;
+    let with_output = |folder: PathBuf| -> Result<Rendered, StepError> {
+        let mut places = job.places(step);
+        places.folders.insert("output", folder.display().to_string());
+        Ok(job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default())
+    };
+    let rendered = with_output(draft.output())?;
+    // A configuration may name its own folder, and is read where it ends up; a command writes where it is told.
+    let read_later = if step.kind == StepKind::Render { Some(with_output(draft.final_output())?) } else { None };
+    let files = read_later.map_or_else(|| rendered.files.clone(), |rendered| rendered.files);
+    if step.kind != StepKind::Render {
+        write_all(&draft, &files)?;
     }
     if let Some((program, args)) = rendered.command.split_first() {
         let spec = CommandSpec {
@@ -39,9 +44,17 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
         };
         process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
     }
+    // What a configuration's command brought, such as an engine's own copy of it, is what our files stand in for.
+    if step.kind == StepKind::Render {
+        write_all(&draft, &files)?;
+    }
     refuse_empty(&draft)?;
     draft.finish(&job.prepared.plan.material(step))?;
     Ok(())
+}
+
+fn write_all(draft: &Draft, files: &IndexMap<String, String>) -> Result<(), StepError> {
+    files.iter().try_for_each(|(path, text)| write(&draft.output().join(path), text))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), StepError> {

@@ -1,0 +1,234 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::source::RECIPE;
+use super::{Action, Argument, Limit, Part, Recipe, RecipeError, RecipeFiles};
+use crate::render::{RenderError, Templates};
+
+/// The number of a repetition, from 0, in the templates of repeated arguments.
+pub(super) const INDEX: &str = "index";
+
+/// The values that each part looks up, whichever of its actions applies.
+pub(super) type Used = BTreeMap<Part, BTreeSet<String>>;
+
+/// A list of conditions of a recipe, by the name it has there.
+#[derive(Clone, Copy)]
+pub(super) struct Condition {
+    name: &'static str,
+    list: fn(&Recipe) -> &[Limit],
+}
+
+impl Condition {
+    pub(super) const LIMITS: Self = Self { name: "limits", list: |recipe| &recipe.limits };
+    pub(super) const CONTRADICTIONS: Self = Self { name: "contradictions", list: |recipe| &recipe.contradictions };
+
+    pub(super) fn of(self, recipe: &Recipe) -> &[Limit] {
+        (self.list)(recipe)
+    }
+
+    pub(super) fn when(self, index: usize) -> String {
+        format!("{}[{index}].when", self.name)
+    }
+
+    pub(super) fn because(self, index: usize) -> String {
+        format!("{}[{index}].because", self.name)
+    }
+}
+
+/// Checks what the types cannot say, and compiles every string of the recipe that minijinja reads, under its place.
+pub(super) fn compile(recipe: &Recipe, files: &RecipeFiles) -> Result<(Templates, Used), RecipeError> {
+    check_consistency(recipe, files)?;
+    let mut compiler = Compiler { recipe, files, templates: Templates::default() };
+    compiler.values()?;
+    for (name, source) in recipe_sources(recipe) {
+        compiler.add(&name, &source)?;
+    }
+    for (name, text) in files.templates() {
+        compiler.add(name, &Source::Text(text.to_owned()))?;
+    }
+    let mut used = Used::new();
+    for part in Part::ALL {
+        used.insert(part, compiler.part(part)?);
+    }
+    Ok((compiler.templates, used))
+}
+
+pub(super) fn template_error(files: &RecipeFiles, source: RenderError) -> RecipeError {
+    let file = if files.text(&source.template).is_some() { &source.template } else { RECIPE };
+    RecipeError::Template { file: files.origin(file), source }
+}
+
+/// The actions of a part, with their places in the recipe.
+pub(super) fn actions(recipe: &Recipe, part: Part) -> Vec<(String, Action)> {
+    let named = |name: &str, actions: &[Action]| -> Vec<(String, Action)> {
+        actions.iter().enumerate().map(|(index, action)| (format!("{name}[{index}]"), action.clone())).collect()
+    };
+    let server = &recipe.server;
+    match part {
+        Part::Quantize => named("steps.quantize", &recipe.steps.quantize),
+        Part::Build => named("steps.build", &recipe.steps.build),
+        Part::Render => named("steps.render", &recipe.steps.render),
+        Part::Server => {
+            let action = Action { command: server.command.clone(), env: server.env.clone(), ..Action::default() };
+            vec![("server".to_owned(), action)]
+        }
+    }
+}
+
+fn check_consistency(recipe: &Recipe, files: &RecipeFiles) -> Result<(), RecipeError> {
+    let problem =
+        |at: String, problem: String| Err(RecipeError::Inconsistent { file: files.origin(RECIPE), at, problem });
+    let no_program = "is not a name under `programs`".to_owned();
+    if recipe.engine != files.engine {
+        return problem("engine".to_owned(), format!("must be the folder's name, `{}`", files.engine));
+    }
+    for (index, hint) in recipe.log_hints.iter().enumerate() {
+        if let Err(error) = regex::Regex::new(&hint.pattern) {
+            return problem(format!("log_hints[{index}].match"), format!("is no regular expression: {error}"));
+        }
+    }
+    for (name, setting) in &recipe.settings {
+        if setting.ask.first().is_some_and(|program| !recipe.programs.contains_key(program)) {
+            return problem(format!("settings.{name}.ask[0]"), no_program);
+        }
+    }
+    for (at, action) in Part::ALL.into_iter().flat_map(|part| actions(recipe, part)) {
+        match action.command.first() {
+            Some(Argument::One(name)) if !recipe.programs.contains_key(name) => {
+                return problem(format!("{at}.command[0]"), no_program);
+            }
+            None if action.files.is_empty() => return problem(at, "has neither a command nor files".to_owned()),
+            // What a condition decides is checked when it is rendered.
+            Some(_) | None => {}
+        }
+        for (path, file) in &action.files {
+            let template = file.template();
+            if !files.is_template(template) {
+                return problem(
+                    format!("{at}.files.{path}"),
+                    format!("names `{template}`, but there is no template of this name (they end with `.j2`)"),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A string of the recipe that minijinja reads.
+enum Source {
+    Text(String),
+    Expression(String),
+    Condition(String),
+}
+
+struct Compiler<'a> {
+    recipe: &'a Recipe,
+    files: &'a RecipeFiles,
+    templates: Templates,
+}
+
+impl Compiler<'_> {
+    fn values(&mut self) -> Result<(), RecipeError> {
+        for (name, expression) in &self.recipe.values {
+            let added = self.templates.add_expression(&value_at(name), expression);
+            added.map_err(|source| template_error(self.files, source))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a template, after the assignments of the recipe's own values that it needs.
+    fn add(&mut self, name: &str, source: &Source) -> Result<(), RecipeError> {
+        let text = match source {
+            Source::Text(text) => text.clone(),
+            Source::Expression(expression) => format!("{{{{ {expression} }}}}"),
+            Source::Condition(expression) => format!("{{% if {expression} %}}true{{% endif %}}"),
+        };
+        let added = self.templates.add(name, &text).and_then(|()| {
+            let assignments = self.assignments(self.templates.used(name));
+            if assignments.is_empty() { Ok(()) } else { self.templates.add(name, &format!("{assignments}{text}")) }
+        });
+        added.map_err(|source| template_error(self.files, source))
+    }
+
+    /// In front of a template and without a line of their own: lines keep their numbers.
+    fn assignments(&self, mut needed: BTreeSet<String>) -> String {
+        let mut assignments = Vec::new();
+        for (name, expression) in self.recipe.values.iter().rev() {
+            if needed.contains(name) {
+                needed.extend(self.templates.used(&value_at(name)));
+                assignments.push(format!("{{%- set {name} = {expression} -%}}"));
+            }
+        }
+        assignments.reverse();
+        assignments.concat()
+    }
+
+    /// Compiles the actions of a part; gives the values that they look up.
+    fn part(&mut self, part: Part) -> Result<BTreeSet<String>, RecipeError> {
+        let mut used = BTreeSet::new();
+        for (at, action) in actions(self.recipe, part) {
+            let mut sources = Vec::new();
+            action_sources(&at, &action, &mut sources);
+            for (name, source) in &sources {
+                self.add(name, source)?;
+                used.extend(self.templates.used(name));
+            }
+            used.extend(action.files.values().flat_map(|file| self.templates.used(file.template())));
+            used.extend(action.depends_on);
+        }
+        if part == Part::Server {
+            let of_server = recipe_sources(self.recipe).into_iter().filter(|(name, _)| name.starts_with("server."));
+            used.extend(of_server.flat_map(|(name, _)| self.templates.used(&name)));
+        }
+        Ok(used)
+    }
+}
+
+fn value_at(name: &str) -> String {
+    format!("values.{name}")
+}
+
+/// Place and text of each template of a recipe, actions and files apart.
+fn recipe_sources(recipe: &Recipe) -> Vec<(String, Source)> {
+    let mut sources: Vec<(String, Source)> = Vec::new();
+    for list in [Condition::LIMITS, Condition::CONTRADICTIONS] {
+        for (index, limit) in list.of(recipe).iter().enumerate() {
+            sources.push((list.when(index), Source::Condition(limit.when.clone())));
+            sources.push((list.because(index), Source::Text(limit.because.clone())));
+        }
+    }
+    let server = &recipe.server;
+    sources.push(("server.served_model".to_owned(), Source::Text(server.served_model.clone())));
+    sources.extend(server.gpus.iter().map(|gpus| ("server.gpus".to_owned(), Source::Expression(gpus.clone()))));
+    for (index, probe) in server.ready.iter().enumerate() {
+        sources.push((format!("server.ready[{index}].http"), Source::Text(probe.http.clone())));
+    }
+    for (protocol, endpoint) in &server.protocols {
+        let at = format!("server.protocols.{protocol}");
+        sources.push((format!("{at}.url"), Source::Text(endpoint.url.clone())));
+        sources.extend(endpoint.model.iter().map(|model| (format!("{at}.model"), Source::Text(model.clone()))));
+    }
+    sources
+}
+
+/// Place and text of each template of an action, files apart.
+fn action_sources(at: &str, action: &Action, sources: &mut Vec<(String, Source)>) {
+    sources.extend(action.when.iter().map(|when| (format!("{at}.when"), Source::Condition(when.clone()))));
+    argument_sources(&format!("{at}.command"), &action.command, sources);
+    sources.extend(action.env.iter().map(|(name, text)| (format!("{at}.env.{name}"), Source::Text(text.clone()))));
+}
+
+fn argument_sources(at: &str, arguments: &[Argument], sources: &mut Vec<(String, Source)>) {
+    for (index, argument) in arguments.iter().enumerate() {
+        let at = format!("{at}[{index}]");
+        match argument {
+            Argument::One(text) => sources.push((at, Source::Text(text.clone()))),
+            Argument::Several(several) => {
+                let when = several.when.iter().map(|when| (format!("{at}.when"), Source::Condition(when.clone())));
+                let repeat =
+                    several.repeat.iter().map(|times| (format!("{at}.repeat"), Source::Expression(times.clone())));
+                sources.extend(when.chain(repeat));
+                argument_sources(&format!("{at}.args"), &several.args, sources);
+            }
+        }
+    }
+}
