@@ -390,7 +390,8 @@ impl<'a> Planner<'a> {
         // A launcher such as mpirun names the program that it starts.
         let versions = rendered.command.iter().filter_map(|word| self.inputs.programs.get_key_value(word));
         let mut material = Material {
-            values: values.used_by(recipe, part),
+            values: values.named_by(recipe, part),
+            worked_out: recipe.worked_out(part, context),
             rendered: Some(Canonical::of(rendered)),
             programs: versions.map(|(name, version)| (name.as_str(), version.as_str())).collect(),
             environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
@@ -427,7 +428,7 @@ impl<'a> Planner<'a> {
         let cached = kind != StepKind::Bench && self.inputs.history.holds(kind, &key);
         let label = match Part::ALL.into_iter().find(|part| part.step() == kind) {
             None => format!("{} {model}", kind.name()),
-            Some(part) => label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part)),
+            Some(part) => self.label(part, model, values, &inputs, decided),
         };
         let index = self.steps.len();
         self.by_key.insert(key.clone(), index);
@@ -445,35 +446,39 @@ impl<'a> Planner<'a> {
         });
         index
     }
+
+    /// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, the axes that it looks up itself, and
+    /// what the recipe works out from others.
+    fn label(&self, part: Part, model: &str, values: &Values, inputs: &[usize], decided: &Decided) -> String {
+        let recipe = self.inputs.recipe;
+        let kind = part.step().name();
+        let mut words: Vec<String> = vec![model.to_owned()];
+        let inherited = inputs.iter().filter_map(|&step| self.steps[step].label.split_once(' '));
+        // A model's name may hold spaces.
+        let inherited =
+            inherited.filter_map(|(_, rest)| rest.strip_prefix(model)).flat_map(|rest| rest.split_whitespace());
+        let named = recipe.named(part);
+        let own = named.iter().filter_map(|name| {
+            let name = if name == "quant" { "precision" } else { name };
+            let value = values.axis(name).filter(|_| name != "model")?;
+            Some(if name == "precision" { value.to_string() } else { format!("{name}={value}") })
+        });
+        let unnamed = |name: &&String| {
+            let from = recipe.worked_out_from(name);
+            from.iter().any(|axis| !named.contains(axis) && values.axis(axis).is_some())
+        };
+        let worked_out = decided.worked_out.iter().filter(|(name, _)| unnamed(name));
+        let worked_out = worked_out.map(|(name, value)| format!("{name}={value}"));
+        for word in inherited.map(str::to_owned).chain(own).chain(worked_out) {
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        format!("{kind} {}", words.join(" "))
+    }
 }
 
 fn used(names: &[String], values: &Values) -> Used {
     // `quant` follows from the precision.
     names.iter().map(|name| values.get(if name == "quant" { "precision" } else { name }).cloned()).collect()
-}
-
-/// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, and the axes that it looks up itself.
-fn label(
-    kind: StepKind,
-    model: &str,
-    values: &Values,
-    inputs: &[usize],
-    steps: &[Step],
-    used: &BTreeSet<String>,
-) -> String {
-    let mut words: Vec<String> = vec![model.to_owned()];
-    let inherited = inputs.iter().filter_map(|&step| steps[step].label.split_once(' '));
-    // A model's name may hold spaces.
-    let inherited = inherited.filter_map(|(_, rest)| rest.strip_prefix(model)).flat_map(|rest| rest.split_whitespace());
-    let own = used.iter().filter_map(|name| {
-        let name = if name == "quant" { "precision" } else { name };
-        let value = values.axis(name).filter(|_| name != "model")?;
-        Some(if name == "precision" { value.to_string() } else { format!("{name}={value}") })
-    });
-    for word in inherited.map(str::to_owned).chain(own) {
-        if !words.contains(&word) {
-            words.push(word);
-        }
-    }
-    format!("{} {}", kind.name(), words.join(" "))
 }

@@ -94,11 +94,12 @@ impl Values {
         self.axis(name).or_else(|| self.common.get(name))
     }
 
-    /// The values that a part looks up: what its output can depend on besides its inputs.
+    /// The values that the templates of a part name, the recipe's own apart: what its output can depend on besides those
+    /// and its inputs.
     #[must_use]
-    pub fn used_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
+    pub fn named_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
         let mut used = BTreeMap::new();
-        for name in recipe.used(part) {
+        for name in recipe.named(part) {
             if name == "quant" {
                 used.extend(self.quant.iter().map(|(key, value)| (format!("quant.{key}"), value)));
             } else if let Some(value) = self.get(name) {

@@ -2,6 +2,7 @@ use std::sync::LazyLock;
 
 use miette::Diagnostic as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use regex::Regex;
 
 use super::FileCheck;
 use crate::kserve::MODEL_CONFIG_DESCRIPTORS;
@@ -10,6 +11,10 @@ static MODEL_CONFIG: LazyLock<MessageDescriptor> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(MODEL_CONFIG_DESCRIPTORS).expect("a test generates the descriptors again");
     pool.get_message_by_name("inference.ModelConfig").expect("the descriptors have the message they are there for")
 });
+
+/// A list of messages, `input [ … ]`, needs no colon in text format; prost-reflect wants one.
+static LIST_WITHOUT_COLON: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(\w)(\s*)\[").expect("a constant that a test compiles"));
 
 /// What is wrong with a rendered file, and in which line, from 1.
 pub(super) fn check(check: FileCheck, text: &str) -> Result<(), (usize, String)> {
@@ -23,11 +28,12 @@ fn triton_model_config(text: &str) -> Result<(), (usize, String)> {
     if let Some(at) = text.find("${") {
         return Err((line_of(text, at), "a placeholder `${` is left in it".to_owned()));
     }
-    match DynamicMessage::parse_text_format(MODEL_CONFIG.clone(), text) {
+    let text = LIST_WITHOUT_COLON.replace_all(text, "$1:$2[");
+    match DynamicMessage::parse_text_format(MODEL_CONFIG.clone(), &text) {
         Ok(_) => Ok(()),
         Err(error) => {
             let place = error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
-            Err((line_of(text, place.unwrap_or(text.len())), format!("it is no `inference.ModelConfig`: {error}")))
+            Err((line_of(&text, place.unwrap_or(text.len())), format!("it is no `inference.ModelConfig`: {error}")))
         }
     }
 }

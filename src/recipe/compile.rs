@@ -7,8 +7,21 @@ use crate::render::{RenderError, Templates};
 /// The number of a repetition, from 0, in the templates of repeated arguments.
 pub(super) const INDEX: &str = "index";
 
-/// The values that each part looks up, whichever of its actions applies.
-pub(super) type Used = BTreeMap<Part, BTreeSet<String>>;
+/// The values that a part looks up, whichever of its actions applies.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    /// As its templates name them: the recipe's own values by their own names.
+    pub(super) named: BTreeSet<String>,
+    /// Those that decide, in the end: what the recipe's own values are worked out from, in their place.
+    pub(super) used: BTreeSet<String>,
+}
+
+/// A recipe's strings, compiled, each under its place.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    pub(super) templates: Templates,
+    pub(super) parts: BTreeMap<Part, Names>,
+}
 
 /// A list of conditions of a recipe, by the name it has there.
 #[derive(Clone, Copy)]
@@ -34,22 +47,29 @@ impl Condition {
     }
 }
 
-/// Checks what the types cannot say, and compiles every string of the recipe that minijinja reads, under its place.
-pub(super) fn compile(recipe: &Recipe, files: &RecipeFiles) -> Result<(Templates, Used), RecipeError> {
+/// Checks what the types cannot say, and compiles every string of the recipe that minijinja reads.
+pub(super) fn compile(recipe: &Recipe, files: &RecipeFiles) -> Result<Compiled, RecipeError> {
     check_consistency(recipe, files)?;
-    let mut compiler = Compiler { recipe, files, templates: Templates::default() };
-    compiler.values()?;
+    let mut compiler = Compiler { recipe, files, templates: Templates::default(), named: BTreeMap::new() };
+    for (name, expression) in &recipe.values {
+        compiler.add(&value_at(name), &Source::Expression(expression.clone()))?;
+    }
     for (name, source) in recipe_sources(recipe) {
         compiler.add(&name, &source)?;
     }
     for (name, text) in files.templates() {
         compiler.add(name, &Source::Text(text.to_owned()))?;
     }
-    let mut used = Used::new();
+    let mut parts = BTreeMap::new();
     for part in Part::ALL {
-        used.insert(part, compiler.part(part)?);
+        parts.insert(part, compiler.part(part)?);
     }
-    Ok((compiler.templates, used))
+    Ok(Compiled { templates: compiler.templates, parts })
+}
+
+/// Where one of the recipe's own values is, as a template that gives it.
+pub(super) fn value_at(name: &str) -> String {
+    format!("values.{name}")
 }
 
 pub(super) fn template_error(files: &RecipeFiles, source: RenderError) -> RecipeError {
@@ -124,17 +144,11 @@ struct Compiler<'a> {
     recipe: &'a Recipe,
     files: &'a RecipeFiles,
     templates: Templates,
+    /// The names that each template has in its own text.
+    named: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Compiler<'_> {
-    fn values(&mut self) -> Result<(), RecipeError> {
-        for (name, expression) in &self.recipe.values {
-            let added = self.templates.add_expression(&value_at(name), expression);
-            added.map_err(|source| template_error(self.files, source))?;
-        }
-        Ok(())
-    }
-
     /// Adds a template, after the assignments of the recipe's own values that it needs.
     fn add(&mut self, name: &str, source: &Source) -> Result<(), RecipeError> {
         let text = match source {
@@ -142,49 +156,55 @@ impl Compiler<'_> {
             Source::Expression(expression) => format!("{{{{ {expression} }}}}"),
             Source::Condition(expression) => format!("{{% if {expression} %}}true{{% endif %}}"),
         };
-        let added = self.templates.add(name, &text).and_then(|()| {
-            let assignments = self.assignments(self.templates.used(name));
-            if assignments.is_empty() { Ok(()) } else { self.templates.add(name, &format!("{assignments}{text}")) }
-        });
-        added.map_err(|source| template_error(self.files, source))
+        let error = |source| template_error(self.files, source);
+        self.templates.add(name, &text).map_err(error)?;
+        let named = self.templates.used(name);
+        let assignments = self.assignments(named.clone());
+        self.named.insert(name.to_owned(), named);
+        if !assignments.is_empty() {
+            self.templates.add(name, &format!("{assignments}{text}")).map_err(error)?;
+        }
+        Ok(())
     }
 
-    /// In front of a template and without a line of their own: lines keep their numbers.
+    /// In front of a template and without a line of their own, so that lines keep their numbers.
     fn assignments(&self, mut needed: BTreeSet<String>) -> String {
         let mut assignments = Vec::new();
+        // A value names only those before it.
         for (name, expression) in self.recipe.values.iter().rev() {
-            if needed.contains(name) {
-                needed.extend(self.templates.used(&value_at(name)));
-                assignments.push(format!("{{%- set {name} = {expression} -%}}"));
-            }
+            let Some(named) = self.named.get(&value_at(name)).filter(|_| needed.contains(name)) else { continue };
+            needed.extend(named.iter().cloned());
+            assignments.push(format!("{{%- set {name} = {expression} -%}}"));
         }
         assignments.reverse();
         assignments.concat()
     }
 
     /// Compiles the actions of a part; gives the values that they look up.
-    fn part(&mut self, part: Part) -> Result<BTreeSet<String>, RecipeError> {
-        let mut used = BTreeSet::new();
+    fn part(&mut self, part: Part) -> Result<Names, RecipeError> {
+        let mut names = Names::default();
         for (at, action) in actions(self.recipe, part) {
             let mut sources = Vec::new();
             action_sources(&at, &action, &mut sources);
             for (name, source) in &sources {
                 self.add(name, source)?;
-                used.extend(self.templates.used(name));
+                self.collect(name, &mut names);
             }
-            used.extend(action.files.values().flat_map(|file| self.templates.used(file.template())));
-            used.extend(action.depends_on);
+            action.files.values().for_each(|file| self.collect(file.template(), &mut names));
+            names.named.extend(action.depends_on.clone());
+            names.used.extend(action.depends_on);
         }
         if part == Part::Server {
             let of_server = recipe_sources(self.recipe).into_iter().filter(|(name, _)| name.starts_with("server."));
-            used.extend(of_server.flat_map(|(name, _)| self.templates.used(&name)));
+            of_server.for_each(|(name, _)| self.collect(&name, &mut names));
         }
-        Ok(used)
+        Ok(names)
     }
-}
 
-fn value_at(name: &str) -> String {
-    format!("values.{name}")
+    fn collect(&self, template: &str, names: &mut Names) {
+        names.named.extend(self.named[template].iter().cloned());
+        names.used.extend(self.templates.used(template));
+    }
 }
 
 /// Place and text of each template of a recipe, actions and files apart.

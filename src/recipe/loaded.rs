@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::compile::{self, Condition};
+use super::compile::{self, Compiled, Condition};
 use super::source::RECIPE;
 use super::{Action, Argument, CheckedFile, File, Recipe, RecipeFiles, check};
 use crate::event::StepKind;
 use crate::manifest::{Format, ReadError, SourceText, read_document};
-use crate::render::{Context, RenderError, Templates};
+use crate::render::{Context, RenderError};
 use crate::spec::Protocol;
 
 /// The parts of a recipe that render by themselves.
@@ -66,9 +66,7 @@ pub enum RecipeError {
 pub struct LoadedRecipe {
     pub recipe: Recipe,
     files: RecipeFiles,
-    templates: Templates,
-    /// The values that each part looks up, whichever of its actions applies.
-    used: BTreeMap<Part, BTreeSet<String>>,
+    compiled: Compiled,
 }
 
 impl LoadedRecipe {
@@ -85,8 +83,8 @@ impl LoadedRecipe {
         let document = read_document::<Recipe>(source)
             .map_err(|source| RecipeError::Mistakes { engine: engine.clone(), source })?;
         let recipe = document.value;
-        let (templates, used) = compile::compile(&recipe, &files)?;
-        Ok(Self { recipe, files, templates, used })
+        let compiled = compile::compile(&recipe, &files)?;
+        Ok(Self { recipe, files, compiled })
     }
 
     /// The sha256 over the recipe's files.
@@ -95,10 +93,30 @@ impl LoadedRecipe {
         self.files.digest()
     }
 
-    /// The names of the values that a part looks up.
+    /// The names of the values that decide a part. The recipe's own are not among them: what they are worked out from is.
     #[must_use]
     pub fn used(&self, part: Part) -> &BTreeSet<String> {
-        &self.used[&part]
+        &self.compiled.parts[&part].used
+    }
+
+    /// The names of the values as the templates of a part have them, the recipe's own among them.
+    #[must_use]
+    pub fn named(&self, part: Part) -> &BTreeSet<String> {
+        &self.compiled.parts[&part].named
+    }
+
+    /// Those of the recipe's own values that the templates of a part name, worked out. What cannot be is left out: a
+    /// template that needs it will say so.
+    #[must_use]
+    pub fn worked_out(&self, part: Part, values: &Context) -> BTreeMap<String, String> {
+        let own = self.named(part).iter().filter(|name| self.recipe.values.contains_key(*name));
+        own.filter_map(|name| Some((name.clone(), self.text(&compile::value_at(name), values).ok()?))).collect()
+    }
+
+    /// The names of the values that one of the recipe's own is worked out from.
+    #[must_use]
+    pub fn worked_out_from(&self, name: &str) -> BTreeSet<String> {
+        self.compiled.templates.used(&compile::value_at(name))
     }
 
     /// The names of the values that the limits and contradictions look up.
@@ -107,14 +125,14 @@ impl LoadedRecipe {
         let conditions = [Condition::LIMITS, Condition::CONTRADICTIONS].into_iter();
         let all = conditions.flat_map(|list| (0..list.of(&self.recipe).len()).map(move |index| (list, index)));
         all.flat_map(|(list, index)| [list.when(index), list.because(index)])
-            .flat_map(|name| self.templates.used(&name))
+            .flat_map(|name| self.compiled.templates.used(&name))
             .collect()
     }
 
     /// Whether any part or limit looks up this value.
     #[must_use]
     pub fn uses(&self, name: &str) -> bool {
-        self.used.values().any(|names| names.contains(name)) || self.used_by_limits().contains(name)
+        Part::ALL.into_iter().any(|part| self.used(part).contains(name)) || self.used_by_limits().contains(name)
     }
 
     /// What a part says for these values; `None` when none of its actions applies.
@@ -251,11 +269,11 @@ impl LoadedRecipe {
     }
 
     fn text(&self, name: &str, values: &Context) -> Result<String, RecipeError> {
-        self.templates.render(name, values).map_err(|source| self.template_error(source))
+        self.compiled.templates.render(name, values).map_err(|source| self.template_error(source))
     }
 
     fn holds(&self, name: &str, values: &Context) -> Result<bool, RecipeError> {
-        self.templates.holds(name, values).map_err(|source| self.template_error(source))
+        self.compiled.templates.holds(name, values).map_err(|source| self.template_error(source))
     }
 
     fn template_error(&self, source: RenderError) -> RecipeError {

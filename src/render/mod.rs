@@ -29,8 +29,8 @@ impl Context {
     /// The same with one more value, which hides another of its name.
     #[must_use]
     pub fn with(&self, name: &str, value: impl Serialize) -> Self {
-        let one = BTreeMap::from([(name, Value::from(Serde(value)))]);
-        Self(merge_maps([self.0.clone(), Value::from_iter(one)]))
+        let one = Self::of(&BTreeMap::from([(name, value)]));
+        Self(merge_maps([self.0.clone(), one.0]))
     }
 }
 
