@@ -54,7 +54,8 @@ def meaning(template: str) -> str:
     config = text_format.Parse(filled, model_config_pb2.ModelConfig())
     for key in [key for key, value in config.parameters.items() if re.search(r"\$\{", value.string_value)]:
         del config.parameters[key]
-    return text_format.MessageToString(config)
+    # A line for each field of the message itself.
+    return re.sub(r"\n(?=[ }])\s*", " ", text_format.MessageToString(config))
 
 
 def main() -> None:

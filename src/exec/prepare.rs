@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use super::container::DOCKER;
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::{FoundProgram, ask, find};
 use super::{PrepareError, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
-use crate::manifest::{self, Document, Manifest, PhaseData};
+use crate::manifest::{self, Document, Manifest, PhaseData, Runtime};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
@@ -65,8 +66,8 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     };
     let wanted = models_of(&cells, &chosen);
     let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
-    let programs = find(&recipe, &request.path, cancel).await;
-    let asked = ask(&recipe, &document.value, &programs, cancel).await;
+    let programs = find(&recipe, &document.value.runtime, &request.path, cancel).await;
+    let asked = ask(&recipe, &document.value, &request.path, cancel).await;
     let (prompts, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -174,19 +175,30 @@ impl Prepared {
         missing
     }
 
+    /// What this machine must have to run a program of the recipe.
+    fn started_program(&self, name: &str) -> &str {
+        match self.document.value.runtime {
+            Runtime::Host(_) => &self.recipe.recipe.programs[name].program,
+            Runtime::Docker(_) => DOCKER,
+        }
+    }
+
     fn refuse_missing_programs(&self) -> Result<(), PrepareError> {
         match self.missing_programs().into_iter().next() {
             None => Ok(()),
             Some((name, step)) => {
-                let program = &self.recipe.recipe.programs[&name];
-                Err(PrepareError::NoProgram { program: program.program.clone(), step, hint: program.hint.clone() })
+                let hint = match self.document.value.runtime {
+                    Runtime::Host(_) => self.recipe.recipe.programs[&name].hint.clone(),
+                    Runtime::Docker(_) => Some("install Docker and NVIDIA's container toolkit".to_owned()),
+                };
+                Err(PrepareError::NoProgram { program: self.started_program(&name).to_owned(), step, hint })
             }
         }
     }
 
     fn warn_of_missing_programs(&mut self) {
         for (name, step) in self.missing_programs() {
-            let program = &self.recipe.recipe.programs[&name].program;
+            let program = self.started_program(&name).to_owned();
             self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
         }
     }

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::container::DOCKER;
 use crate::base::{Scalar, sha256_file};
 use crate::engine;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Runtime};
 use crate::process::{CommandSpec, program_version, resolve_program};
 use crate::recipe::{LoadedRecipe, Program};
 
@@ -27,29 +29,39 @@ pub(super) struct FoundProgram {
 /// Looks for each program of the recipe and asks for its version.
 pub(super) async fn find(
     recipe: &LoadedRecipe,
-    path: &std::ffi::OsStr,
+    runtime: &Runtime,
+    path: &OsStr,
     cancel: &CancellationToken,
 ) -> BTreeMap<String, FoundProgram> {
     let mut found = BTreeMap::new();
+    if let Runtime::Docker(docker) = runtime {
+        // What is in an image is what its digest says.
+        let program = FoundProgram { path: on_path(DOCKER, path), version: format!("in {}", docker.image) };
+        return recipe.recipe.programs.keys().map(|name| (name.clone(), program.clone())).collect();
+    }
     for (name, program) in &recipe.recipe.programs {
         found.insert(name.clone(), find_one(program, path, cancel).await);
     }
     found
 }
 
+fn on_path(program: &str, path: &OsStr) -> Option<PathBuf> {
+    resolve_program(Path::new(program), path).ok()
+}
+
 /// What the machine says of the settings that ask it, as far as the manifest does not give them.
 pub(super) async fn ask(
     recipe: &LoadedRecipe,
     manifest: &Manifest,
-    programs: &BTreeMap<String, FoundProgram>,
+    path: &OsStr,
     cancel: &CancellationToken,
 ) -> BTreeMap<String, Scalar> {
     let mut asked = BTreeMap::new();
     for (name, setting) in &recipe.recipe.settings {
         let Some((program, args)) = setting.ask.split_first() else { continue };
-        let path = programs.get(program).and_then(|program| program.path.clone());
-        if let Some(path) = path.filter(|_| !manifest.engine.settings.contains_key(name))
-            && let Some(text) = first_line(&path, args, cancel).await
+        let program = on_path(&recipe.recipe.programs[program].program, path);
+        if let Some(program) = program.filter(|_| !manifest.engine.settings.contains_key(name))
+            && let Some(text) = first_line(&program, args, cancel).await
         {
             asked.extend(setting.kind.parse(&text).map(|value| (name.clone(), value)));
         }
@@ -75,11 +87,11 @@ fn by_content(path: &Path) -> String {
     sha256_file(path).map_or_else(|_| "unreadable".to_owned(), |hash| format!("sha256 {hash}"))
 }
 
-async fn find_one(program: &Program, path: &std::ffi::OsStr, cancel: &CancellationToken) -> FoundProgram {
+async fn find_one(program: &Program, path: &OsStr, cancel: &CancellationToken) -> FoundProgram {
     if program.program == OURSELVES {
         return FoundProgram { path: std::env::current_exe().ok(), version: ours() };
     }
-    let Ok(found) = resolve_program(Path::new(&program.program), path) else {
+    let Some(found) = on_path(&program.program, path) else {
         return FoundProgram { path: None, version: "not found".to_owned() };
     };
     let said = match program.version.as_slice() {

@@ -67,12 +67,19 @@ fn check_name(manifest: &Value, report: &mut Report<'_>) {
 /// A manifest is copied into every run, so a secret in it would be, too.
 fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
     const ENDINGS: [&str; 5] = ["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"];
-    for (name, _) in entries(manifest.pointer("/runtime/host/env")) {
+    let env = |runtime| {
+        let pointer = format!("/runtime/{runtime}/env");
+        entries(manifest.pointer(&pointer)).map(|(name, _)| (runtime, name)).collect::<Vec<_>>()
+    };
+    for (runtime, name) in ["host", "docker"].into_iter().flat_map(env) {
         if ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) {
-            let path = KeyPath::of_keys(&["runtime", "host", "env", name]);
+            let path = KeyPath::of_keys(&["runtime", runtime, "env", name]);
             let complaint =
                 Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
-            let hint = "export it before `benchrun apply` instead: commands and servers inherit the environment";
+            let hint = match runtime {
+                "docker" => "export it before `benchrun apply` instead, and name it under `runtime.docker.pass_env`",
+                _ => "export it before `benchrun apply` instead: commands and servers inherit the environment",
+            };
             report.at_key(path, complaint.with_hint(hint));
         }
     }

@@ -9,7 +9,7 @@ use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
 use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
-use crate::manifest::{Manifest, Runtime};
+use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, Rendered};
 use crate::render::Context;
@@ -385,7 +385,7 @@ impl<'a> Planner<'a> {
         values: &Values,
     ) -> Result<Decided, PlanError> {
         let recipe = self.inputs.recipe;
-        let Runtime::Host(host) = &self.inputs.manifest.runtime;
+        let runtime = &self.inputs.manifest.runtime;
         let program = rendered.command.first();
         // A launcher such as mpirun names the program that it starts.
         let versions = rendered.command.iter().filter_map(|word| self.inputs.programs.get_key_value(word));
@@ -394,7 +394,7 @@ impl<'a> Planner<'a> {
             worked_out: recipe.worked_out(part, context),
             rendered: Some(Canonical::of(rendered)),
             programs: versions.map(|(name, version)| (name.as_str(), version.as_str())).collect(),
-            environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
+            environment: if program.is_some() { sorted(runtime.env()) } else { BTreeMap::new() },
             ..Material::new(part.step())
         };
         if part == Part::Server {

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::base::Scalar;
-use crate::manifest::{Manifest, PhaseData, Runtime};
+use crate::manifest::{Manifest, PhaseData};
 use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
 
@@ -151,10 +151,9 @@ impl Places {
     pub fn symbolic(manifest: &Manifest, recipe: &LoadedRecipe) -> Self {
         let folders = ["fetch", "quantize", "build", "render", "output"];
         let ports = &recipe.recipe.server.ports;
-        let Runtime::Host(host) = &manifest.runtime;
         Self {
             folders: folders.into_iter().map(|name| (name, format!("<{name}>"))).collect(),
-            host: host.listen.clone(),
+            host: manifest.runtime.listen().to_owned(),
             ports: ports.iter().map(|name| (name.clone(), format!("<port {name}>"))).collect(),
         }
     }

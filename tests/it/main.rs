@@ -5,6 +5,7 @@
 mod apply;
 mod bench;
 mod commands;
+mod docker;
 mod engine;
 mod env;
 mod failures;
@@ -20,3 +21,4 @@ mod process;
 mod recipes;
 mod refusals;
 mod schema;
+mod tensorrt_llm;

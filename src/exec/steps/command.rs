@@ -35,12 +35,10 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
     if step.kind != StepKind::Render {
         write_all(&draft, &files)?;
     }
-    if let Some((program, args)) = rendered.command.split_first() {
+    if !rendered.command.is_empty() {
         let spec = CommandSpec {
-            args: args.to_vec(),
-            env: job.environment(rendered.env.clone()),
             time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
-            ..CommandSpec::new(job.program(program), job.log_folder(index)?)
+            ..job.command(step, &rendered, &job.log_folder(index)?, Some(&draft.output()))
         };
         process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
     }

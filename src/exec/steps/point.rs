@@ -14,6 +14,7 @@ use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS};
 use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::plan::Point;
+use crate::process::RssSampler;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
 use crate::spec::{Data, LoadPoint, Volume};
 use crate::store::Draft;
@@ -64,13 +65,16 @@ pub(super) async fn measure(
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
     let sink = RecordSink::create(&draft.output().join(REQUESTS))?;
-    let memory = running.server.sample_rss(MEMORY_PAUSE);
+    let memory = running.sample_memory(MEMORY_PAUSE);
     let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
     let measured = Measured {
         run: job.run.id.clone(),
         workload,
         client: run.client.clone(),
-        server: ServerFacts { host_rss_mib_peak: memory.peak_mib(), ..ServerFacts::default() },
+        server: ServerFacts {
+            host_rss_mib_peak: memory.as_ref().and_then(RssSampler::peak_mib),
+            ..ServerFacts::default()
+        },
     };
     drop(memory);
     let lost = running.lost_after_load(job).await;

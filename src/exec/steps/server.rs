@@ -7,8 +7,9 @@ use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
 use crate::load::{Target, answers};
+use crate::manifest::Runtime;
 use crate::plan::Step;
-use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
+use crate::process::{CommandSpec, ExitFacts, PortOwner, RssSampler, Server, free_port};
 use crate::recipe::Part;
 use crate::render::Context;
 use crate::spec::Protocol;
@@ -26,6 +27,8 @@ pub(super) struct Running {
     values: Context,
     cell: CellId,
     log: std::path::PathBuf,
+    /// In a container, whose processes are not ours to look into.
+    contained: bool,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -34,20 +37,17 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let began = Instant::now();
     let (values, ports) = choose_ports(job, step)?;
     let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
-    let (program, args) = rendered.command.split_first().ok_or(StepError::NoOutput)?;
-    let logs = job.log_folder(index)?;
     let spec = CommandSpec {
-        args: args.to_vec(),
-        env: job.environment(rendered.env.clone()),
         grace: job.prepared.document.value.time_limits.stop.as_std(),
-        ..CommandSpec::new(job.program(program), &logs)
+        ..job.command(step, &rendered, &job.log_folder(index)?, None)
     };
     let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
     let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
     let log = spec.stderr();
     let shown = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
     job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log: shown }));
-    let mut running = Running { server, values, cell: cell.clone(), log };
+    let contained = matches!(job.runtime(), Runtime::Docker(_));
+    let mut running = Running { server, values, cell: cell.clone(), log, contained };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -76,6 +76,11 @@ fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError
 }
 
 impl Running {
+    /// Samples the server's memory; nothing for a container, whose memory is not that of its client.
+    pub(super) fn sample_memory(&self, pause: Duration) -> Option<RssSampler> {
+        (!self.contained).then(|| self.server.sample_rss(pause))
+    }
+
     /// Where requests of a protocol go: to this server, and to nobody else.
     pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
         let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
@@ -147,6 +152,8 @@ impl Running {
         match owner {
             PortOwner::Ours => Ok(()),
             PortOwner::NotListening => Err(StepError::NobodyListens { port }),
+            // The port was free before; more cannot be known of a container from outside.
+            PortOwner::Other { .. } | PortOwner::Unknown if self.contained => Ok(()),
             PortOwner::Other { pid, name } => {
                 Err(StepError::ForeignServer { port, owner: format!("`{name}` (pid {pid})") })
             }
