@@ -140,6 +140,9 @@ pub(super) struct BenchArgs {
     /// The model's name on the server.
     #[arg(short = 'm', long)]
     pub model: String,
+    /// The server's Prometheus metrics, to put its own figures beside: `http://127.0.0.1:8000/metrics`.
+    #[arg(long, value_name = "URL")]
+    pub metrics_url: Option<String>,
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
@@ -226,12 +229,12 @@ pub(super) enum ReportFormat {
 #[derive(Args, Debug)]
 pub(super) struct RunsArgs {
     #[command(subcommand)]
-    pub command: RunsCommand,
+    pub command: Option<RunsCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// All runs, oldest first.
+    /// All runs, oldest first: what `runs` does by itself.
     List,
     /// One run: where it is and how it ended.
     Show { run: String },
@@ -245,14 +248,14 @@ pub(super) enum RunsCommand {
 #[derive(Args, Debug)]
 pub(super) struct StoreArgs {
     #[command(subcommand)]
-    pub command: StoreCommand,
+    pub command: Option<StoreCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
     /// Every output with its size.
     List,
-    /// Bytes by kind of step.
+    /// Bytes by kind of step: what `store` does by itself.
     Size,
     /// Remove outputs that no run refers to.
     Gc {

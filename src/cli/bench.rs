@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -15,14 +15,17 @@ use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
 use crate::event::Event;
 use crate::load::{self, CutOff, LoadJob, RecordSink, Target};
-use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, ServerFacts};
+use crate::observe::{Observation, Sent, Watch};
+use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord};
 use crate::report::{self, Row};
 use crate::spec::{Arrival, Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
 use crate::store::{EventLog, RunFolder, Runs};
-use crate::workload::{self, Prompt, Tokenizer};
+use crate::workload::{self, Prompt, Tokenizer, Workload};
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
+/// Between two reads of the server's metrics.
+const METRICS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts load on a server that is up; keeps records as `apply` does.
 pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
@@ -95,7 +98,7 @@ impl Bench {
             let point = self.point(concurrency);
             let prompts = self.prompts(&point)?;
             output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
-            if self.measure(&point, prompts, cancel).await? {
+            if self.measure(&point, prompts, output, cancel).await? {
                 return Ok(true);
             }
         }
@@ -155,6 +158,7 @@ impl Bench {
         &mut self,
         point: &LoadPoint,
         prompts: Arc<[Prompt]>,
+        output: &mut Output,
         cancel: &CancellationToken,
     ) -> Result<bool, Failure> {
         let cell = CellId::new("server".to_owned());
@@ -166,15 +170,34 @@ impl Bench {
         })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
-        let workload = workload::workload_hash(&prompts, point);
+        let hash = workload::workload_hash(&prompts, point);
         let job = LoadJob {
             target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
             point: point.clone(),
-            prompts,
+            workload: Workload { prompts, due_ns: None },
             tokenizer: self.tokenizer.clone(),
         };
-        let ran = load::run(job, RecordSink::create(&records)?, |_| {}, cancel.clone()).await?;
+        let observation = Observation::start(Watch {
+            metrics_url: self.args.metrics_url.as_deref().map(with_scheme),
+            pause: METRICS_PAUSE,
+            model: self.args.model.clone(),
+            series: folder.join("metrics.jsonl"),
+            processes: None,
+            gpus: Vec::new(),
+        });
+        let observation = observation.await;
+        let warmup = observation.marker(point.warmup_requests);
+        let progress = move |requests| warmup.ended(requests);
+        let ran = load::run(job, RecordSink::create(&records)?, progress, cancel.clone()).await?;
         let requests = read_records(&records)?;
+        let mut sent = Sent::default();
+        for record in &requests {
+            sent.add(record);
+        }
+        let (server, complaints) = observation.finish(&sent).await;
+        for complaint in complaints {
+            output.remark(&format!("warning: {complaint}"));
+        }
         let good = requests.iter().any(|record| record.kind == RequestKind::Measure && record.error.is_none());
         let first_error = requests.iter().find_map(|record| record.error.as_ref());
         let reason = match ran.cut_off {
@@ -197,9 +220,9 @@ impl Bench {
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),
-            workload: Some(workload),
+            workload: Some(hash),
             client: ran.client,
-            server: ServerFacts::default(),
+            server,
         };
         let path = folder.join("point.json");
         let text = serde_json::to_vec_pretty(&record).expect("records are plain data");

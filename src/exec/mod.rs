@@ -7,6 +7,7 @@
 
 mod container;
 mod error;
+mod gpus;
 mod history;
 mod locked;
 mod models;

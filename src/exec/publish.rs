@@ -15,6 +15,8 @@ use crate::spec::Data;
 use crate::store::{RunFolder, Store};
 
 pub(super) const REQUESTS: &str = "requests.jsonl";
+/// The server's own metrics, beside the requests; not there for a server that has none.
+pub(super) const SERIES: &str = "metrics.jsonl";
 /// What was seen besides the requests, in the store's output of a load point.
 pub(super) const MEASURED: &str = "measured.json";
 const POINT: &str = "point.json";
@@ -42,17 +44,23 @@ pub(super) fn cached(plan: &Plan, store: &Store, run: &RunFolder, number: usize)
     point(plan, run, number, PointStatus::Ok, None, Some(&measured))
 }
 
-/// Puts the request records of a load point into the run: as a hard link where the file system has them.
+/// Puts the request records of a load point, and the server's metrics beside them, into the run.
 pub(super) fn records(plan: &Plan, run: &RunFolder, number: usize, from: &Path) -> Result<(), StepError> {
     let folder = folder(plan, run, number);
-    let to = folder.join(REQUESTS);
-    let failed = |source| StepError::Write { path: to.clone(), source };
-    fs::create_dir_all(&folder).map_err(failed)?;
-    match fs::remove_file(&to) {
+    fs::create_dir_all(&folder).map_err(|source| StepError::Write { path: folder.clone(), source })?;
+    link(from, &folder.join(REQUESTS))?;
+    let series = from.with_file_name(SERIES);
+    if series.exists() { link(&series, &folder.join(SERIES)) } else { Ok(()) }
+}
+
+/// Puts a file in place of another: as a hard link where the file system has them.
+fn link(from: &Path, to: &Path) -> Result<(), StepError> {
+    let failed = |source| StepError::Write { path: to.to_owned(), source };
+    match fs::remove_file(to) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).map(|_| ())).map_err(failed)
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ())).map_err(failed)
 }
 
 /// Writes `point.json`: after the records, because it is what makes the folder a row.

@@ -35,7 +35,15 @@ const MEASURED: &[&str] = &[
     "gpu_memory_mib_peak",
     "gpu_power_w_mean",
     "energy_j_per_output_token",
+    "gpu_busy_mean",
     "host_rss_mib_peak",
+    "server_cpu_cores_mean",
+    "server_ttft_ms_mean",
+    "server_ttft_ms_p99",
+    "server_queue_ms_mean",
+    "server_kv_cache_usage_peak",
+    "server_prefix_hit_share",
+    "server_requests_in_flight_mean",
 ];
 const LATENCIES: &[&str] = &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms"];
 const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "max"];

@@ -547,6 +547,9 @@ impl Duration {
 pub struct Locked {
     /// The benchrun that wrote it.
     pub benchrun: String,
+    /// The cells that `--only` chose; no others are run again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
     /// By model name.
     pub models: IndexMap<String, LockedModel>,
     /// Versions of the programs that the recipe calls, by their name there.

@@ -218,6 +218,7 @@ fn recipe_sources(recipe: &Recipe) -> Vec<(String, Source)> {
     }
     let server = &recipe.server;
     sources.push(("server.served_model".to_owned(), Source::Text(server.served_model.clone())));
+    sources.extend(server.metrics.iter().map(|url| ("server.metrics".to_owned(), Source::Text(url.clone()))));
     sources.extend(server.gpus.iter().map(|gpus| ("server.gpus".to_owned(), Source::Expression(gpus.clone()))));
     for (index, probe) in server.ready.iter().enumerate() {
         sources.push((format!("server.ready[{index}].http"), Source::Text(probe.http.clone())));

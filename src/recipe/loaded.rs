@@ -184,6 +184,11 @@ impl LoadedRecipe {
         Ok(Some((url, model)))
     }
 
+    /// Where the server tells its metrics, if it does.
+    pub fn metrics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
+        self.recipe.server.metrics.as_ref().map(|_| self.text("server.metrics", values)).transpose()
+    }
+
     /// The GPUs that a server with these values takes; 0 for an engine that says nothing of them.
     pub fn gpus(&self, values: &Context) -> Result<u32, RecipeError> {
         if self.recipe.server.gpus.is_none() {

@@ -4,6 +4,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::base::{RunId, Scalar};
+use crate::record::{Check, ServerMetrics};
 use crate::report::Row;
 use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Summary};
 
@@ -101,7 +102,7 @@ static FIXED: LazyLock<IndexMap<String, Source>> = LazyLock::new(|| {
         .chain(KNOWN_AXES.map(|name| (name.to_owned(), Source::Axis)))
         .chain(LOAD.iter().chain(OUTCOME).chain(VOLUME).chain(RATES).map(owned))
         .chain(latencies)
-        .chain(TRUST.iter().chain(HARDWARE).chain(PROVENANCE).map(owned))
+        .chain(TRUST.iter().chain(HARDWARE).chain(SERVER).chain(PROVENANCE).map(owned))
         .collect()
 });
 
@@ -190,13 +191,36 @@ const HARDWARE: &[(&str, Source)] = &[
     ("gpu_memory_mib_peak", Source::Number(|row| row.point.server.gpu_memory_mib_peak.into())),
     ("gpu_power_w_mean", Source::Number(|row| row.point.server.gpu_power_w_mean.into())),
     ("energy_j_per_output_token", Source::Number(|row| figure(row, |it| it.energy_j_per_output_token))),
+    ("gpu_busy_mean", Source::Number(|row| row.point.server.gpu_busy_mean.into())),
     ("host_rss_mib_peak", Source::Number(|row| row.point.server.host_rss_mib_peak.into())),
+    ("server_cpu_cores_mean", Source::Number(|row| row.point.server.cpu_cores_mean.into())),
+];
+
+/// What the server says of itself.
+const SERVER: &[(&str, Source)] = &[
+    ("server_ttft_ms_mean", Source::Number(|row| metric(row, |it| it.ttft_ms_mean))),
+    ("server_ttft_ms_p99", Source::Number(|row| metric(row, |it| it.ttft_ms_p99))),
+    ("server_queue_ms_mean", Source::Number(|row| metric(row, |it| it.queue_ms_mean))),
+    ("server_kv_cache_usage_peak", Source::Number(|row| metric(row, |it| it.kv_cache_usage_peak))),
+    ("server_prefix_hit_share", Source::Number(|row| metric(row, |it| it.prefix_hit_share))),
+    ("server_requests_in_flight_mean", Source::Number(|row| metric(row, |it| it.requests_in_flight_mean))),
+    ("server_window", Source::Word(|row| metric(row, |it| Some(it.window.name())))),
+    ("server_checks", Source::Word(|row| metric(row, |it| Some(words(&it.checks))))),
 ];
 
 const PROVENANCE: &[(&str, Source)] = &[
     ("measured_in", Source::Word(|row| row.point.measured_in.as_ref().map(RunId::as_str).into())),
     ("workload", Source::Word(|row| row.point.workload.as_deref().into())),
 ];
+
+/// One word a check.
+fn words(checks: &[Check]) -> String {
+    checks.iter().map(Check::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn metric<T: Into<Value>>(row: &Row, read: fn(&ServerMetrics) -> Option<T>) -> Value {
+    row.point.server.metrics.as_ref().and_then(read).into()
+}
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {
     row.summary.as_ref().and_then(read).into()

@@ -55,7 +55,7 @@ impl Summarizer {
         self.output_tokens.add(record.output_tokens);
         self.add_source(record);
         self.input_comparison.add(record);
-        self.dispatch_lag_ms.extend(milliseconds(record.due_ns, record.sent_ns));
+        self.dispatch_lag_ms.extend(dispatch_lag_ms(record));
         self.add_latencies(record);
     }
 
@@ -136,6 +136,13 @@ impl Summarizer {
             output_tokens_per_s_per_gpu: quotient(output_tokens_per_s, gpus.map(f64::from)),
         }
     }
+}
+
+/// How late the client was: sent - due, less what was not its own doing, a wait for the bound on requests under way and
+/// the making of a connection.
+fn dispatch_lag_ms(record: &RequestRecord) -> Option<f64> {
+    let free_ns = record.free_ns.unwrap_or_default().max(record.due_ns);
+    milliseconds(free_ns.saturating_add(record.connect_ns.unwrap_or_default()).min(record.sent_ns), record.sent_ns)
 }
 
 /// When the user had the whole answer; `None` for an answer without text.

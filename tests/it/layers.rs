@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["base", "event", "manifest", "matrix", "recipe", "render", "spec"]),
     ("store", &["base", "event"]),
     ("process", &["base"]),
+    ("observe", &["process", "record"]),
     ("hub", &["base"]),
     ("engine", &["kserve"]),
     ("dummy", &["engine"]),
@@ -27,16 +28,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "exec",
         &[
-            "base", "dummy", "engine", "event", "hub", "load", "manifest", "matrix", "plan", "process", "recipe",
-            "record", "render", "report", "spec", "stats", "store", "workload",
+            "base", "dummy", "engine", "event", "hub", "load", "manifest", "matrix", "observe", "plan", "process",
+            "recipe", "record", "render", "report", "spec", "stats", "store", "workload",
         ],
     ),
     ("progress", &["base", "event"]),
     (
         "cli",
         &[
-            "base", "dummy", "engine", "event", "exec", "load", "manifest", "plan", "progress", "recipe", "record",
-            "report", "spec", "store", "workload",
+            "base", "dummy", "engine", "event", "exec", "load", "manifest", "observe", "plan", "progress", "recipe",
+            "record", "report", "spec", "store", "workload",
         ],
     ),
 ];
@@ -52,15 +53,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("csv", &["report"]),
     ("duct", &["process"]),
     ("hf_hub", &["hub"]),
-    ("hyper", &["load"]),
     ("indicatif", &["progress", "cli"]),
     ("jiff", &["store"]),
     // A model's chat template is minijinja too, with other rules than ours.
     ("minijinja", &["render", "engine"]),
     ("miette", &["recipe"]),
+    ("nvml_wrapper", &["observe"]),
     ("prost", &["kserve", "load"]),
     ("prost_reflect", &["recipe"]),
-    ("reqwest", &["hub", "load"]),
+    ("reqwest", &["hub", "load", "observe"]),
     ("safetensors", &["engine"]),
     ("serde_yaml", &["manifest"]),
     ("tokenizers", &["workload", "engine", "dummy"]),
