@@ -72,7 +72,7 @@ fn check_name(manifest: &Value, report: &mut Report<'_>) {
 /// A manifest is copied into every run, so a secret in it would be, too.
 fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
     const ENDINGS: [&str; 5] = ["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"];
-    let env = |runtime| {
+    let env = |runtime: &'static str| {
         let pointer = format!("/runtime/{runtime}/env");
         entries(manifest.pointer(&pointer)).map(|(name, _)| (runtime, name)).collect::<Vec<_>>()
     };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use prost_reflect::prost::Message as _;
+use prost::Message as _;
 
 /// Set to write the files instead of comparing them.
 const UPDATE: &str = "BENCHRUN_UPDATE_GENERATED";

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use benchrun::kserve::MODEL_CONFIG_DESCRIPTORS;
 use benchrun::recipe::{LoadedRecipe, Part, RecipeFiles, Rendered};
 use benchrun::render::Context;
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _};
 use serde_json::{Map, Value, json};
 
 use crate::env::{BENCHRUN, Row, TestEnv, column, json};
@@ -51,12 +52,15 @@ fn rendered(recipe: &LoadedRecipe, part: Part, precision: &str, values: &Value) 
     recipe.render(part, &Context::of(&all)).unwrap().unwrap()
 }
 
-fn model_config(text: &str) -> DynamicMessage {
+static MODEL_CONFIG: LazyLock<MessageDescriptor> = LazyLock::new(|| {
     let pool = DescriptorPool::decode(MODEL_CONFIG_DESCRIPTORS).unwrap();
-    let message = pool.get_message_by_name("inference.ModelConfig").unwrap();
+    pool.get_message_by_name("inference.ModelConfig").unwrap()
+});
+
+fn model_config(text: &str) -> DynamicMessage {
     // prost-reflect wants the colon that text format leaves out.
     let text = text.replace("put [", "put: [").replace("instance_group [", "instance_group: [");
-    DynamicMessage::parse_text_format(message, &text).unwrap()
+    DynamicMessage::parse_text_format(MODEL_CONFIG.clone(), &text).unwrap()
 }
 
 /// The fixtures are NVIDIA's own templates, filled with the same settings; `scripts/triton_meaning.py` writes them.
@@ -109,8 +113,11 @@ fn every_command_has_only_flags_that_its_version_knows() {
                 values["version"] = version.into();
                 for part in [Part::Quantize, Part::Build] {
                     let command = rendered(&recipe, part, precision, &values).command;
-                    let program =
-                        if command[0] == "python" { command[1].rsplit('/').next().unwrap() } else { &command[0] };
+                    let program = if command[0] == "python" {
+                        command[1].rsplit('/').next().unwrap()
+                    } else {
+                        command[0].as_str()
+                    };
                     seen.insert(format!("{version} {program}"));
                     let known: Vec<&str> =
                         flags[version][program].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap()).collect();

@@ -1,12 +1,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
 use super::Job;
 use crate::event::StepKind;
 use crate::exec::StepError;
+use crate::plan::Step;
 use crate::process::{self, CommandSpec, ProcessError};
 use crate::recipe::{Part, Rendered};
 use crate::store::Draft;
@@ -18,41 +18,55 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
     if job.store.holds(step.kind, &step.key) && !job.is_rerun(step.kind) {
         return Ok(());
     }
-    let part = match step.kind {
-        StepKind::Quantize => Part::Quantize,
-        StepKind::Build => Part::Build,
-        StepKind::Render | StepKind::Fetch | StepKind::Bench => Part::Render,
-    };
-    let with_output = |folder: PathBuf| -> Result<Rendered, StepError> {
-        let mut places = job.places(step);
-        places.folders.insert("output", folder.display().to_string());
-        Ok(job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default())
-    };
-    let rendered = with_output(draft.output())?;
-    // A configuration may name its own folder, and is read where it ends up; a command writes where it is told.
-    let read_later = if step.kind == StepKind::Render { Some(with_output(draft.final_output())?) } else { None };
-    let files = read_later.map_or_else(|| rendered.files.clone(), |rendered| rendered.files);
-    if step.kind != StepKind::Render {
-        write_all(&draft, &files)?;
-    }
-    if !rendered.command.is_empty() {
-        let spec = CommandSpec {
-            time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
-            ..job.command(step, &rendered, &job.log_folder(index)?, Some(&draft.output()))
-        };
-        process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
-    }
-    // What a configuration's command brought, such as an engine's own copy of it, is what our files stand in for.
+    let of_draft = rendered(job, step, draft.output())?;
     if step.kind == StepKind::Render {
-        write_all(&draft, &files)?;
+        // What the command brought, such as an engine's own models, is what our files stand in for. A file may name its own
+        // folder, and is read where it ends up.
+        run_command(job, index, &of_draft, &draft, cancel).await?;
+        write_all(&draft, &rendered(job, step, draft.final_output())?)?;
+    } else {
+        write_all(&draft, &of_draft)?;
+        run_command(job, index, &of_draft, &draft, cancel).await?;
     }
     refuse_empty(&draft)?;
     draft.finish(&job.prepared.plan.material(step))?;
     Ok(())
 }
 
-fn write_all(draft: &Draft, files: &IndexMap<String, String>) -> Result<(), StepError> {
-    files.iter().try_for_each(|(path, text)| write(&draft.output().join(path), text))
+/// What a step says when `output` is this folder.
+fn rendered(job: &Job, step: &Step, output: PathBuf) -> Result<Rendered, StepError> {
+    let part = match step.kind {
+        StepKind::Quantize => Part::Quantize,
+        StepKind::Build => Part::Build,
+        StepKind::Render | StepKind::Fetch | StepKind::Bench => Part::Render,
+    };
+    let mut places = job.places(step);
+    places.folders.insert("output", output.display().to_string());
+    Ok(job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default())
+}
+
+/// Runs a step's command, if it has one, to its end.
+async fn run_command(
+    job: &Job,
+    index: usize,
+    rendered: &Rendered,
+    draft: &Draft,
+    cancel: &CancellationToken,
+) -> Result<(), StepError> {
+    if rendered.command.is_empty() {
+        return Ok(());
+    }
+    let step = &job.prepared.plan.steps[index];
+    let spec = CommandSpec {
+        time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
+        ..job.command(step, rendered, &job.log_folder(index)?, Some(&draft.output()))
+    };
+    process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
+    Ok(())
+}
+
+fn write_all(draft: &Draft, rendered: &Rendered) -> Result<(), StepError> {
+    rendered.files.iter().try_for_each(|(path, text)| write(&draft.output().join(path), text))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), StepError> {
