@@ -17,7 +17,7 @@
 //! | [`process`] | external commands: argument list, log files, time limit, process group |
 //! | [`hub`] | models of a Hugging Face hub, whole or not at all |
 //! | [`dummy`] | models made here: random weights, a real tokenizer |
-//! | [`kserve`] | generated gRPC messages of Triton's protocol |
+//! | [`kserve`] | generated gRPC messages of Triton's protocol; the descriptors of its model configuration |
 //! | [`engine`] | the embedded CPU engine: quantize, build, serve |
 //! | [`workload`] | prompts out of files or made here, exact under the model's tokenizer |
 //! | [`load`] | clients for HTTP and gRPC, and the loops that drive them |

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** a measurement has the host to itself, and no server outlives the step that started it.
 
+mod container;
 mod error;
 mod gpus;
 mod history;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
-use super::programs::{FoundProgram, Places, find};
+use super::programs::{FoundProgram, Places, ask, find};
 use super::venv::{Venv, WantedVenv};
 use super::{PrepareError, gpus, history, locked};
 use crate::base::sha256_file;
@@ -88,7 +88,8 @@ pub async fn prepare(
     let venv = venv_of(request, &document.value, &store, announce, cancel).await?;
     let places =
         Places { path: &request.path, venv: venv.as_ref(), chosen: &document.value.engine.programs, base: &base };
-    let programs = find(&recipe, &places, cancel).await;
+    let programs = find(&recipe, &document.value.runtime, &places, cancel).await;
+    let asked = ask(&recipe, &document.value, &request.path, cancel).await;
     let (sources, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -102,6 +103,7 @@ pub async fn prepare(
         chosen,
         models: &identities,
         programs: &versions,
+        asked: &asked,
         data_files: &data_files,
         history: &history,
     })?;
@@ -273,9 +275,11 @@ impl Prepared {
         match self.missing_programs().into_iter().next() {
             None => Ok(()),
             Some((name, step)) => {
-                let (program, hint) =
-                    (self.programs[&name].name.clone(), self.recipe.recipe.programs[&name].hint.clone());
-                Err(PrepareError::NoProgram { program, step, hint })
+                let hint = match self.document.value.runtime {
+                    Runtime::Host(_) | Runtime::Venv(_) => self.recipe.recipe.programs[&name].hint.clone(),
+                    Runtime::Docker(_) => Some("install Docker and NVIDIA's container toolkit".to_owned()),
+                };
+                Err(PrepareError::NoProgram { program: self.programs[&name].name.clone(), step, hint })
             }
         }
     }
@@ -289,8 +293,12 @@ impl Prepared {
 
     /// The first server that is to start and needs more GPUs than it can use.
     fn too_few_gpus(&self, inherited: Option<&str>) -> Option<PrepareError> {
-        let env = self.document.value.runtime.env();
-        let visible = env.get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
+        let runtime = &self.document.value.runtime;
+        let inherited = match runtime {
+            Runtime::Host(_) | Runtime::Venv(_) => inherited,
+            Runtime::Docker(_) => None,
+        };
+        let visible = runtime.env().get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
         let usable = gpus::usable(visible)?;
         let plan = &self.plan;
         let server = |cell: &PlannedCell| match cell.state {

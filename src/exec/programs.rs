@@ -6,9 +6,11 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
+use super::container::DOCKER;
 use super::venv::Venv;
-use crate::base::sha256_file;
+use crate::base::{Scalar, sha256_file};
 use crate::engine;
+use crate::manifest::{Manifest, Runtime};
 use crate::process::{CommandSpec, program_version, resolve_program};
 use crate::recipe::{LoadedRecipe, Program};
 
@@ -42,6 +44,7 @@ pub(super) struct Places<'a> {
 /// Looks for each program of the recipe and asks for its version.
 pub(super) async fn find(
     recipe: &LoadedRecipe,
+    runtime: &Runtime,
     places: &Places<'_>,
     cancel: &CancellationToken,
 ) -> BTreeMap<String, FoundProgram> {
@@ -50,6 +53,13 @@ pub(super) async fn find(
         None => places.path.to_owned(),
     };
     let mut found = BTreeMap::new();
+    if let Runtime::Docker(docker) = runtime {
+        // What is in an image is what its digest says.
+        let name = PathBuf::from(DOCKER);
+        let version = format!("in {}", docker.image);
+        let program = FoundProgram { name, path: on_path(DOCKER, &path), version };
+        return recipe.recipe.programs.keys().map(|name| (name.clone(), program.clone())).collect();
+    }
     for (name, program) in &recipe.recipe.programs {
         let wanted = match places.chosen.get(name) {
             Some(chosen) if chosen.components().count() > 1 => places.base.join(chosen),
@@ -75,6 +85,38 @@ pub(super) fn before(folder: &Path, path: &OsStr) -> OsString {
     std::env::join_paths(folders).unwrap_or_else(|_| path.to_owned())
 }
 
+fn on_path(program: &str, path: &OsStr) -> Option<PathBuf> {
+    resolve_program(Path::new(program), path).ok()
+}
+
+/// What the machine says of the settings that ask it, as far as the manifest does not give them.
+pub(super) async fn ask(
+    recipe: &LoadedRecipe,
+    manifest: &Manifest,
+    path: &OsStr,
+    cancel: &CancellationToken,
+) -> BTreeMap<String, Scalar> {
+    let mut asked = BTreeMap::new();
+    for (name, setting) in &recipe.recipe.settings {
+        let Some((program, args)) = setting.ask.split_first() else { continue };
+        let program = on_path(&recipe.recipe.programs[program].program, path);
+        if let Some(program) = program.filter(|_| !manifest.engine.settings.contains_key(name))
+            && let Some(text) = first_line(&program, args, cancel).await
+        {
+            asked.extend(setting.kind.parse(&text).map(|value| (name.clone(), value)));
+        }
+    }
+    asked
+}
+
+/// The first line that a program prints; `None` when it fails or says nothing.
+async fn first_line(program: &Path, args: &[String], cancel: &CancellationToken) -> Option<String> {
+    let logs = tempfile::tempdir().ok()?;
+    let spec =
+        CommandSpec { args: args.to_vec(), time_limit: Some(VERSION_LIMIT), ..CommandSpec::new(program, logs.path()) };
+    program_version(&spec, cancel).await.ok()
+}
+
 /// Our own version: the package's, and the engine's where it computes otherwise than before.
 fn ours() -> String {
     format!("{} (engine {})", env!("CARGO_PKG_VERSION"), engine::REVISION)
@@ -92,15 +134,10 @@ async fn find_one(program: &Program, name: PathBuf, path: &OsStr, cancel: &Cance
     let Ok(found) = resolve_program(&name, path) else {
         return FoundProgram { name, path: None, version: "not found".to_owned() };
     };
-    let logs = if program.version.is_empty() { None } else { tempfile::tempdir().ok() };
-    let Some(logs) = logs else {
-        return FoundProgram { name, version: by_content(&found), path: Some(found) };
+    let said = match program.version.as_slice() {
+        [] => None,
+        args => first_line(&found, args, cancel).await,
     };
-    let spec = CommandSpec {
-        args: program.version.clone(),
-        time_limit: Some(VERSION_LIMIT),
-        ..CommandSpec::new(&found, logs.path())
-    };
-    let version = program_version(&spec, cancel).await.unwrap_or_else(|_| by_content(&found));
+    let version = said.unwrap_or_else(|| by_content(&found));
     FoundProgram { name, path: Some(found), version }
 }

@@ -78,7 +78,10 @@ fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
             let path = KeyPath::of_keys(&["runtime", kind, "env", name]);
             let complaint =
                 Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
-            let hint = "export it before `benchrun apply` instead: commands and servers inherit the environment";
+            let hint = match kind {
+                "docker" => "export it before `benchrun apply` instead, and name it under `runtime.docker.pass_env`",
+                _ => "export it before `benchrun apply` instead: commands and servers inherit the environment",
+            };
             report.at_key(path, complaint.with_hint(hint));
         }
     }

@@ -153,6 +153,8 @@ pub enum Runtime {
     Host(HostRuntime),
     /// On this machine, with programs from Python packages that benchrun installs into a folder of its own.
     Venv(VenvRuntime),
+    /// Each in a container of its own, started by `docker run`.
+    Docker(DockerRuntime),
 }
 
 impl Runtime {
@@ -162,15 +164,18 @@ impl Runtime {
         match self {
             Self::Host(host) => &host.env,
             Self::Venv(venv) => &venv.env,
+            Self::Docker(docker) => &docker.env,
         }
     }
 
-    /// The address that servers listen on.
+    /// The address on which servers are reached.
     #[must_use]
     pub fn listen(&self) -> &str {
         match self {
             Self::Host(host) => &host.listen,
             Self::Venv(venv) => &venv.listen,
+            // A container shares the host's network.
+            Self::Docker(_) => LOOPBACK,
         }
     }
 }
@@ -199,6 +204,8 @@ impl Default for HostRuntime {
     }
 }
 
+const LOOPBACK: &str = "127.0.0.1";
+
 /// Programs from Python packages, installed once by uv or pip and used again by every run that asks for the same.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -226,11 +233,57 @@ fn python_of_today() -> String {
 }
 
 fn loopback() -> String {
-    "127.0.0.1".to_owned()
+    LOOPBACK.to_owned()
 }
 
 fn is_loopback(address: &String) -> bool {
-    address == "127.0.0.1"
+    address == LOOPBACK
+}
+
+/// Each command and server in a container of its own, with the host's network. Folders have the same paths inside.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DockerRuntime {
+    /// The image by its digest, so that it is the same one tomorrow: `docker images --digests` shows it.
+    #[schemars(
+        regex(pattern = r"^[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$"),
+        example = "nvcr.io/nvidia/tritonserver@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )]
+    pub image: String,
+    /// What `docker run --gpus` takes: `all`, a number, or `device=0,2`; an empty text for none.
+    #[serde(default = "all_gpus", skip_serializing_if = "is_all_gpus")]
+    pub gpus: String,
+    /// Shared memory, such as `16g`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*[bkmgBKMG]?$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<String>,
+    /// More folders of this machine, as `/host/folder:/container/folder` or with `:ro` at the end. Models and the store
+    /// are there without.
+    #[schemars(inner(regex(pattern = r"^/[^:]*:/[^:]*(:r[ow])?$")))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<String>,
+    /// Who the commands run as, `USER` or `UID:GID`; by default you, so that the outputs are yours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What starts in place of the image's entry point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<String>,
+    /// Environment variables for every command and server.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub env: IndexMap<String, String>,
+    /// Names of variables of your own environment that commands and servers get, too: tokens and keys, which do not belong
+    /// in a manifest.
+    #[schemars(inner(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")), example = ["HF_TOKEN"])]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_env: Vec<String>,
+}
+
+fn all_gpus() -> String {
+    "all".to_owned()
+}
+
+fn is_all_gpus(gpus: &String) -> bool {
+    gpus == "all"
 }
 
 /// The sweep: the product of the axes, plus `include`, less `exclude`.

@@ -117,7 +117,9 @@ impl Check<'_> {
             "osl" => self.in_templates(axis) || !self.every_phase_has(&HAS_OSL),
             "model" | "precision" => true,
             // What benchrun itself tells the templates.
-            "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" => false,
+            "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" | "index" => {
+                false
+            }
             _ => PHASE_AXES.contains(&axis) || self.recipe.uses(axis),
         }
     }
@@ -151,7 +153,7 @@ fn phase_field(name: &str) -> Option<Setting> {
     };
     let protocols = Protocol::ALL.iter().map(|protocol| Scalar::from(protocol.name()));
     let one_of = if name == "protocol" { protocols.collect() } else { Vec::new() };
-    Some(Setting { kind, about: String::new(), default: None, min, max, one_of })
+    Some(Setting { kind, about: String::new(), default: None, min, max, one_of, ask: Vec::new() })
 }
 
 /// What is wrong with a setting's value, if anything.

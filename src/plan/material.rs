@@ -54,6 +54,9 @@ pub(super) struct Material<'a> {
     pub model: Option<&'a ModelIdentity>,
     /// The values that the templates looked up.
     pub values: BTreeMap<String, &'a Scalar>,
+    /// The recipe's own values among them, worked out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub worked_out: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Canonical<'a>>,
     /// Where each protocol is served, and under which name of the model.
@@ -78,6 +81,8 @@ pub struct Decided {
     pub(super) roles: Vec<&'static str>,
     /// What the step takes while it runs.
     pub(super) gpus: u32,
+    /// The recipe's own values that its templates name.
+    pub(super) worked_out: BTreeMap<String, String>,
     material: Value,
     digest: String,
 }
@@ -107,6 +112,7 @@ impl Material<'_> {
             kind,
             model: None,
             values: BTreeMap::new(),
+            worked_out: BTreeMap::new(),
             rendered: None,
             endpoints: BTreeMap::new(),
             gpus: None,
@@ -118,7 +124,8 @@ impl Material<'_> {
     pub(super) fn decided(&self, program: Option<String>, roles: Vec<&'static str>) -> Decided {
         let material = serde_json::to_value(self).expect("materials are plain data with string keys");
         let digest = Digest::of(material.to_string().as_bytes());
-        Decided { program, roles, gpus: self.gpus.unwrap_or_default(), material, digest }
+        let (gpus, worked_out) = (self.gpus.unwrap_or_default(), self.worked_out.clone());
+        Decided { program, roles, gpus, worked_out, material, digest }
     }
 }
 
@@ -178,7 +185,11 @@ fn differences(at: &str, old: &Value, new: &Value, found: &mut Vec<Change>) {
         return;
     }
     let (Value::Object(old_map), Value::Object(new_map)) = (old, new) else {
-        let what = at.strip_prefix("values.").or(at.strip_prefix("inputs.")).unwrap_or(at).to_owned();
+        let what = ["values.", "worked_out.", "inputs."]
+            .iter()
+            .find_map(|prefix| at.strip_prefix(prefix))
+            .unwrap_or(at)
+            .to_owned();
         found.push(Change { what, from: old.clone(), to: new.clone() });
         return;
     };

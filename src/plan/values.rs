@@ -36,9 +36,15 @@ pub(super) struct ValuesOf {
 }
 
 impl ValuesOf {
-    /// Weakest first: what the phases need at most, the recipe's defaults, the manifest's settings; then each cell's axes.
+    /// Weakest first: what the phases need at most, the recipe's defaults, what the machine was asked, the manifest's
+    /// settings; then each cell's axes.
     #[must_use]
-    pub(super) fn new(manifest: &Manifest, recipe: &LoadedRecipe, axes: &[String]) -> Self {
+    pub(super) fn new(
+        manifest: &Manifest,
+        recipe: &LoadedRecipe,
+        axes: &[String],
+        asked: &BTreeMap<String, Scalar>,
+    ) -> Self {
         let said = &recipe.recipe;
         let mut scalars: BTreeMap<String, Scalar> =
             BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
@@ -51,6 +57,7 @@ impl ValuesOf {
         let defaults =
             said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
         scalars.extend(defaults);
+        scalars.extend(asked.clone());
         let given = said.defaults.iter().chain(&manifest.engine.settings);
         scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         let quant = |entries: &IndexMap<String, Scalar>| Arc::new(entries.clone().into_iter().collect());
@@ -88,11 +95,12 @@ impl Values {
         self.axis(name).or_else(|| self.common.get(name))
     }
 
-    /// The values that a part looks up: what its output can depend on besides its inputs.
+    /// The values that the templates of a part name, the recipe's own apart: what its output can depend on besides those
+    /// and its inputs.
     #[must_use]
-    pub fn used_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
+    pub fn named_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
         let mut used = BTreeMap::new();
-        for name in recipe.used(part) {
+        for name in recipe.named(part) {
             if name == "quant" {
                 used.extend(self.quant.iter().map(|(key, value)| (format!("quant.{key}"), value)));
             } else if let Some(value) = self.get(name) {

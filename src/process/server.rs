@@ -168,7 +168,7 @@ fn program_file(spec: &CommandSpec) -> Result<PathBuf, ProcessError> {
 
 fn supervisor_command(spec: &CommandSpec, program: PathBuf) -> duct::Expression {
     let program = std::iter::once(program.into_os_string()).chain(spec.args.iter().map(OsString::from));
-    let arguments = watch_arguments(spec.grace).into_iter().chain(program);
+    let arguments = watch_arguments(spec.grace, &spec.afterwards).into_iter().chain(program);
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts commands")]
     let mut command = duct::cmd(&spec.supervisor, arguments)
         .unchecked()

@@ -5,6 +5,7 @@
 mod apply;
 mod bench;
 mod commands;
+mod docker;
 mod engine;
 mod env;
 mod failures;
@@ -24,4 +25,5 @@ mod refusals;
 mod rounds;
 mod schema;
 mod served;
+mod tensorrt_llm;
 mod venv;

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::exec::StepError;
 use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
+use crate::manifest::Runtime;
 use crate::observe::{Watch, visible_gpus};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
@@ -32,6 +33,8 @@ pub(super) struct Running {
     values: Context,
     cell: CellId,
     logs: PathBuf,
+    /// In a container, whose processes are not ours to look into.
+    contained: bool,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -42,23 +45,19 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
     let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
     let logs = job.log_folder(index)?;
-    let server = match rendered.command.split_first() {
-        None => None,
-        Some((program, args)) => {
-            let spec = CommandSpec {
-                args: args.to_vec(),
-                env: job.environment(rendered.env.clone()),
-                grace: job.prepared.document.value.time_limits.stop.as_std(),
-                ..CommandSpec::new(job.program(program), &logs)
-            };
-            let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
-            let log = spec.stderr();
-            let log = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
-            job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log }));
-            Some(server)
-        }
+    let server = if rendered.command.is_empty() {
+        None
+    } else {
+        let grace = job.prepared.document.value.time_limits.stop.as_std();
+        let spec = CommandSpec { grace, ..job.command(step, &rendered, &logs, None) };
+        let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
+        let log = spec.stderr();
+        let log = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
+        job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log }));
+        Some(server)
     };
-    let mut running = Running { server, values, cell: cell.clone(), logs };
+    let contained = matches!(job.runtime(), Runtime::Docker(_));
+    let mut running = Running { server, values, cell: cell.clone(), logs, contained };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -109,10 +108,12 @@ impl Running {
             pause: PAGE_PAUSE,
             model,
             series,
-            processes: self.server.as_ref().map(Server::processes),
-            gpus: self.server.as_ref().map_or_else(Vec::new, |server| {
-                visible_gpus(gpus, server.variable(CUDA_VISIBLE_DEVICES).as_deref())
-            }),
+            // A container's client is not the server.
+            processes: self.server.as_ref().filter(|_| !self.contained).map(Server::processes),
+            gpus: self
+                .server
+                .as_ref()
+                .map_or_else(Vec::new, |server| visible_gpus(gpus, server.variable(CUDA_VISIBLE_DEVICES).as_deref())),
         })
     }
 
@@ -189,6 +190,8 @@ impl Running {
         match owner {
             PortOwner::Ours => Ok(()),
             PortOwner::NotListening => Err(StepError::NobodyListens { port }),
+            // The port was free before; more cannot be known of a container from outside.
+            PortOwner::Other { .. } | PortOwner::Unknown if self.contained => Ok(()),
             PortOwner::Other { pid, name } => {
                 Err(StepError::ForeignServer { port, owner: format!("`{name}` (pid {pid})") })
             }
