@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::load::{self, LoadJob, RecordSink};
 use crate::plan::Point;
 use crate::record::{RequestRecord, RequestStatus};
-use crate::spec::{Arrival, LoadPoint, Output, OutputMode, Volume};
+use crate::spec::{Arrival, LoadPoint, Output, OutputMode, OutputTokens, Volume};
 use crate::workload::{Prompt, Workload};
 
 /// Prompts that are sent twice each: the median of three leaves one out that something else delayed.
@@ -66,7 +66,7 @@ async fn times(job: &Job, running: &Running, point: &Point, cancel: &Cancellatio
 
 fn one_by_one(load: &LoadPoint) -> LoadPoint {
     LoadPoint {
-        output: Output { mode: OutputMode::AtMost, tokens: 1 },
+        output: Output { mode: OutputMode::AtMost, tokens: OutputTokens::fixed(1) },
         arrival: Arrival::Closed { concurrency: 1 },
         volume: Volume::Requests(1 + 2 * PAIRS as u64),
         drain_s: None,
