@@ -42,6 +42,8 @@ pub(super) enum Command {
     Render(RenderArgs),
     /// Rebuild the reports of a run from its records.
     Report(ReportArgs),
+    /// Compare two runs: differences, 95 % intervals and a verdict for each load point.
+    Compare(CompareArgs),
     /// List, show and remove runs.
     Runs(RunsArgs),
     /// Show and clean the store of step outputs.
@@ -140,6 +142,9 @@ pub(super) struct BenchArgs {
     /// The model's name on the server.
     #[arg(short = 'm', long)]
     pub model: String,
+    /// The server's Prometheus metrics, to put its own figures beside: `http://127.0.0.1:8000/metrics`.
+    #[arg(long, value_name = "URL")]
+    pub metrics_url: Option<String>,
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
@@ -225,14 +230,39 @@ pub(super) enum ReportFormat {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct CompareArgs {
+    /// What to compare with: a run's folder, its id, a manifest's name, or `latest`.
+    pub base: String,
+    /// The run to judge, named in the same way.
+    pub new: String,
+    #[arg(long, value_enum, default_value_t = CompareFormat::Text)]
+    pub format: CompareFormat,
+    /// Exit with 5 when a figure got worse beyond chance.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub fail_on: Option<FailOn>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum CompareFormat {
+    Text,
+    Json,
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FailOn {
+    Worse,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct RunsArgs {
     #[command(subcommand)]
-    pub command: RunsCommand,
+    pub command: Option<RunsCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// All runs, oldest first.
+    /// All runs, oldest first: what `runs` does by itself.
     List,
     /// One run: where it is and how it ended.
     Show { run: String },
@@ -246,14 +276,14 @@ pub(super) enum RunsCommand {
 #[derive(Args, Debug)]
 pub(super) struct StoreArgs {
     #[command(subcommand)]
-    pub command: StoreCommand,
+    pub command: Option<StoreCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
     /// Every output with its size.
     List,
-    /// Bytes by kind of step.
+    /// Bytes by kind of step: what `store` does by itself.
     Size,
     /// Remove outputs that no run refers to.
     Gc {

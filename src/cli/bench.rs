@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -15,7 +15,8 @@ use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
 use crate::event::Event;
 use crate::load::{self, CutOff, LoadJob, RecordSink, Target};
-use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, ServerFacts};
+use crate::observe::{Observation, Sent, Watch};
+use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord};
 use crate::report::{self, Row};
 use crate::spec::{
     Arrival, Data, LoadPoint, Output as Length, OutputMode, OutputTokens, PromptFile, Protocol, Sampling, Volume,
@@ -25,6 +26,8 @@ use crate::workload::{self, AnswerLengths, Source, Tokenizer, Workload};
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
+/// Between two reads of the server's metrics.
+const METRICS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts load on a server that is up; keeps records as `apply` does.
 pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
@@ -99,7 +102,7 @@ impl Bench {
             let point = self.point(concurrency);
             let workload = self.workload(&point)?;
             output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
-            if self.measure(&point, workload, cancel).await? {
+            if self.measure(&point, workload, output, cancel).await? {
                 return Ok(true);
             }
         }
@@ -149,6 +152,7 @@ impl Bench {
         &mut self,
         point: &LoadPoint,
         workload: Workload,
+        output: &mut Output,
         cancel: &CancellationToken,
     ) -> Result<bool, Failure> {
         let cell = CellId::new("server".to_owned());
@@ -167,8 +171,27 @@ impl Bench {
             workload,
             tokenizer: self.tokenizer.clone(),
         };
-        let ran = load::run(job, RecordSink::create(&records)?, |_| {}, cancel.clone()).await?;
+        let observation = Observation::start(Watch {
+            metrics_url: self.args.metrics_url.as_deref().map(with_scheme),
+            pause: METRICS_PAUSE,
+            model: self.args.model.clone(),
+            series: folder.join("metrics.jsonl"),
+            processes: None,
+            gpus: Vec::new(),
+        });
+        let observation = observation.await;
+        let warmup = observation.marker(point.warmup_requests);
+        let progress = move |requests| warmup.ended(requests);
+        let ran = load::run(job, RecordSink::create(&records)?, progress, cancel.clone()).await?;
         let requests = read_records(&records)?;
+        let mut sent = Sent::default();
+        for record in &requests {
+            sent.add(record);
+        }
+        let (server, complaints) = observation.finish(&sent).await;
+        for complaint in complaints {
+            output.remark(&format!("warning: {complaint}"));
+        }
         let good = requests.iter().any(|record| record.kind == RequestKind::Measure && record.error.is_none());
         let first_error = requests.iter().find_map(|record| record.error.as_ref());
         let reason = match ran.cut_off {
@@ -183,17 +206,20 @@ impl Bench {
             engine: "endpoint".to_owned(),
             axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
             phase: NAME.to_owned(),
+            load_point: point.arrival.label(),
             protocol: point.protocol,
             arrival: point.arrival.name().to_owned(),
             concurrency: point.arrival.concurrency(),
             request_rate: point.arrival.rate(),
+            constant_load: point.arrival.is_constant(),
+            slo: None,
             round: 1,
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),
             workload: Some(hash),
             client: ran.client,
-            server: ServerFacts::default(),
+            server,
         };
         let path = folder.join("point.json");
         let text = serde_json::to_vec_pretty(&record).expect("records are plain data");

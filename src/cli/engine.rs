@@ -66,7 +66,7 @@ fn serve(args: ServeArgs, output: &mut Output) -> Result<(), Failure> {
     block_on(async {
         let _signals = signals::listen(&shutdown);
         let listening = |at: engine::Addresses| {
-            output.remark(&format!("serving `{name}`: HTTP at http://{}, gRPC at {}", at.http, at.grpc));
+            output.remark(&format!("loading `{name}`, to serve HTTP at http://{}, gRPC at {}", at.http, at.grpc));
         };
         engine::serve(options, shutdown.clone(), listening).await
     })??;

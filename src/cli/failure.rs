@@ -72,6 +72,9 @@ impl Failure {
             Self::Prepare(source) => source.hint(),
             Self::Run(RunError::Store(source)) | Self::Store(source) => source.hint(),
             Self::Usage { hint, .. } => Some(hint.clone()),
+            Self::File { path, source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                Some(format!("nothing is overwritten: name another file, or remove `{}`", path.display()))
+            }
             Self::Run(_)
             | Self::Report(_)
             | Self::Engine(_)

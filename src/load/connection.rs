@@ -80,14 +80,14 @@ impl Route {
         Tensors::from_json(model, &body).map_err(|error| error.to_string())
     }
 
-    /// What goes over the connection for a request whose body or message is `body`.
-    pub(super) fn framed(&self, body: Bytes) -> Bytes {
+    /// What goes over the connection for the request of this number, whose body or message is `body`.
+    pub(super) fn framed(&self, body: Bytes, request: u64) -> Bytes {
         match self.protocol {
             Protocol::TritonGrpc => body,
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
-            | Protocol::TritonGenerateStream => http::post(&self.address, &self.path, &body).into(),
+            | Protocol::TritonGenerateStream => http::post(&self.address, &self.path, &body, request).into(),
         }
     }
 }

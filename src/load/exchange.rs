@@ -4,15 +4,26 @@ use crate::record::{RequestError, RequestKind};
 
 /// The one monotonic clock of a load point: nanoseconds since it began.
 #[derive(Clone, Copy)]
-pub(super) struct Clock(Instant);
+pub(super) struct Clock {
+    began: Instant,
+    began_monotonic_ns: Option<u64>,
+}
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self(Instant::now())
+        let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let nanoseconds =
+            || Some(u64::try_from(monotonic.tv_sec).ok()? * 1_000_000_000 + u64::try_from(monotonic.tv_nsec).ok()?);
+        Self { began: Instant::now(), began_monotonic_ns: nanoseconds() }
+    }
+
+    /// Its zero on the host's CLOCK_MONOTONIC, in nanoseconds: what other programs' traces are compared by.
+    pub(super) fn began_monotonic_ns(self) -> Option<u64> {
+        self.began_monotonic_ns
     }
 
     pub(super) fn now_ns(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

@@ -87,16 +87,18 @@ impl HttpConnection {
     }
 }
 
-/// A request as it travels, head and body in one piece, so that one write sends it.
-pub(super) fn post(address: &Address, path: &PathAndQuery, body: &[u8]) -> Vec<u8> {
-    let mut request = Vec::with_capacity(256 + body.len());
+/// A request as it travels, head and body in one piece, so that one write sends it. Its number finds it again in the
+/// logs of servers that keep request ids.
+pub(super) fn post(address: &Address, path: &PathAndQuery, body: &[u8], request: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256 + body.len());
     // Writing to memory does not fail.
     let _ = write!(
-        request,
-        "POST {path} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        bytes,
+        "POST {path} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\nx-request-id: {request}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
         address.authority,
         body.len()
     );
-    request.extend_from_slice(body);
-    request
+    bytes.extend_from_slice(body);
+    bytes
 }

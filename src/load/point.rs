@@ -108,7 +108,7 @@ pub async fn run(
     }
     let sink = Arc::into_inner(writers.sink).expect("every writer has ended");
     let records = sink.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
-    Ok(PointRun { records, cut_off, client: job.signs.facts() })
+    Ok(PointRun { records, cut_off, client: job.signs.facts(job.clock) })
 }
 
 /// What turns exchanges into records: a thread for each shard.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{ClosedByServer, Connection};
 use super::exchange::{Arrivals, Clock, End, Exchange, Ticket};
 use super::job::Job;
-use super::reading::{read, refusal};
+use super::reading::{Reading, read, refusal};
 use super::request::Ask;
 use crate::record::{RequestError, RequestKind};
 use crate::workload::{Content, Message};
@@ -83,15 +83,15 @@ impl Sender {
             let exchange = self.carry_out(ticket, due, &ask).await;
             let end_ns = exchange.end_ns;
             let is_last = prompt + 1 == turns.end;
-            let answer = (!is_last).then(|| read(&job.point, &exchange).answer);
             let unreachable = exchange.attempts == 0;
-            let failed = !matches!(exchange.end, End::Complete) || answer.as_ref().is_some_and(|it| it.error.is_some());
+            let answer = (!is_last && matches!(exchange.end, End::Complete)).then(|| read(&job.point, &exchange));
+            let good = answer.filter(|reading| reading.refused.is_none() && reading.answer.error.is_none());
             if self.exchanges.send(exchange).await.is_err() {
                 // The writer failed and reports why.
                 job.stop.cancel();
                 return Carried::Stopped;
             }
-            let Some(answer) = answer.filter(|_| !failed) else { return Carried::Ended { end_ns, unreachable } };
+            let Some(Reading { answer, .. }) = good else { return Carried::Ended { end_ns, unreachable } };
             so_far = Some(with_answer(ask.content.into_owned(), &answer.text));
             let think_time = job.conversations.prompts()[prompt + 1].think_time;
             if self.stop.run_until_cancelled(sleep(think_time)).await.is_none() {
@@ -130,7 +130,7 @@ impl Sender {
     async fn carry_out(&mut self, ticket: Ticket, due: Due, ask: &Ask<'_>) -> Exchange {
         let clock = self.job.clock;
         let body = self.job.requests.encode(&self.job.model, &self.job.point, ask, ticket.request);
-        let request = self.job.route.framed(body);
+        let request = self.job.route.framed(body, ticket.request);
         let sent_ns = clock.now_ns();
         let mut exchange = Exchange {
             ticket,

@@ -53,13 +53,14 @@ impl Signs {
     }
 
     /// At the end of the load point.
-    pub(super) fn facts(&self) -> ClientFacts {
+    pub(super) fn facts(&self, clock: Clock) -> ClientFacts {
         let mut delays_ns = self.delays_ns.lock().unwrap_or_else(PoisonError::into_inner).clone();
         delays_ns.sort_unstable();
         let p99 = delays_ns.len().checked_sub(1).map(|last| delays_ns[last * 99 / 100]);
         ClientFacts {
             cpu_share: self.measure_began.get().and_then(|began| began.as_ref()?.share_until_now()),
             poll_delay_ms_p99: p99.map(|delay_ns| delay_ns as f64 / 1e6),
+            began_monotonic_ns: clock.began_monotonic_ns(),
             connections: Some(self.connections.load(Ordering::Relaxed)),
         }
     }

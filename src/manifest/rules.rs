@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::manifest::axes;
 use crate::manifest::columns::known_columns;
-use crate::manifest::problem::{KeyPath, did_you_mean};
+use crate::manifest::problem::{KeyPath, closest, did_you_mean};
 use crate::manifest::tree::{Complaint, Finding, Node};
 
 pub(super) fn check(root: &Node) -> Vec<Finding> {
@@ -53,6 +53,11 @@ pub(super) fn entries(value: Option<&Value>) -> impl Iterator<Item = (&str, &Val
 /// The items of a list; none of anything else.
 pub(super) fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Value)> {
     value.and_then(Value::as_array).into_iter().flatten().enumerate()
+}
+
+/// Whether a key of this map is a slip of one of these names: then nothing else is to be said of their absence.
+fn is_misspelled(map: &Value, names: &[&str]) -> bool {
+    entries(Some(map)).any(|(key, _)| !names.contains(&key) && closest(key, names).is_some())
 }
 
 /// `latest` is how commands call the newest run.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::Scalar;
-use crate::spec::{Amount, Data, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Spacing};
+use crate::spec::{Amount, Data, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
 
 /// What to deploy, and how to measure it.
 ///
@@ -296,6 +296,10 @@ pub struct Phase {
     /// After this a load point is cut off.
     #[serde(default = "one_hour")]
     pub point_timeout: Duration,
+    /// Bounds on single requests, such as `{ttft_ms: 200, tpot_ms: 50}`; the requests that keep all of them are counted
+    /// as goodput.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Slo>,
     /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub thresholds: IndexMap<String, Threshold>,
@@ -471,6 +475,9 @@ impl Duration {
 pub struct Locked {
     /// The benchrun that wrote it.
     pub benchrun: String,
+    /// The cells that `--only` chose; no others are run again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
     /// By model name.
     pub models: IndexMap<String, LockedModel>,
     /// Versions of the programs that the recipe calls, by their name there.

@@ -60,6 +60,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         cells,
         steps: planner.steps,
         points: planner.points,
+        slos: inputs.manifest.benchmarks.iter().filter_map(|(name, phase)| Some((name.clone(), phase.slo?))).collect(),
         warnings: Vec::new(),
     };
     for index in 0..plan.points.len() {

@@ -83,7 +83,7 @@ impl<'a> Phases<'a> {
             (None, _) => overridden("osl").given()?,
         };
         let output = Output { mode: phase.output.mode, tokens: tokens.ok_or(missing("osl"))? };
-        let arrivals = self.arrivals(name, phase, values)?;
+        let arrivals = arrivals(name, phase, values)?;
         let requests = overridden("requests").given()?.or(phase.requests);
         let seeds = &self.manifest.seeds;
         let template = LoadPoint {
@@ -125,28 +125,28 @@ impl<'a> Phases<'a> {
         }
         Ok(loads.into())
     }
+}
 
-    /// One for each load point of the phase. The reader checked that exactly one kind is given.
-    fn arrivals(&self, name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
-        let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
-        let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
-        if let Some(replay) = &phase.trace {
-            return Ok(vec![Arrival::Trace { speed: replay.speed, max_concurrency }]);
-        }
-        if !phase.stages.is_empty() {
-            return Ok(vec![staged(phase)]);
-        }
-        let rate = overridden("request_rate").given()?.filter(|_| phase.concurrency.is_empty());
-        let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
-        if !rates.is_empty() {
-            return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
-        }
-        let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
-        if concurrency.is_empty() {
-            return Err(PlanError::NoLength { phase: name.to_owned(), what: "concurrency" });
-        }
-        Ok(concurrency.into_iter().map(|concurrency| Arrival::Closed { concurrency }).collect())
+/// One for each load point of the phase. The reader checked that exactly one kind is given.
+fn arrivals(name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
+    let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
+    let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
+    if let Some(replay) = &phase.trace {
+        return Ok(vec![Arrival::Trace { speed: replay.speed, max_concurrency }]);
     }
+    if !phase.stages.is_empty() {
+        return Ok(vec![staged(phase)]);
+    }
+    let rate = overridden("request_rate").given()?.filter(|_| phase.concurrency.is_empty());
+    let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
+    if !rates.is_empty() {
+        return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
+    }
+    let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
+    if concurrency.is_empty() {
+        return Err(PlanError::NoLength { phase: name.to_owned(), what: "concurrency" });
+    }
+    Ok(concurrency.into_iter().map(|concurrency| Arrival::Closed { concurrency }).collect())
 }
 
 /// `None` without a length. Where the phase has none, `isl` may.

@@ -152,6 +152,11 @@ impl LoadedRecipe {
         Ok(Some((url, model)))
     }
 
+    /// Where the server tells its metrics, if it does.
+    pub fn metrics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
+        self.recipe.server.metrics.as_ref().map(|_| self.text("server.metrics", values)).transpose()
+    }
+
     /// The GPUs that a server with these values takes; 0 for an engine that says nothing of them.
     pub fn gpus(&self, values: &Context) -> Result<u32, RecipeError> {
         if self.recipe.server.gpus.is_none() {
@@ -271,6 +276,7 @@ impl LoadedRecipe {
         }
         let server = &self.recipe.server;
         sources.push(("server.served_model".to_owned(), Source::Text(server.served_model.clone())));
+        sources.extend(server.metrics.iter().map(|url| ("server.metrics".to_owned(), Source::Text(url.clone()))));
         let gpus = server.gpus.iter().map(|gpus| ("server.gpus".to_owned(), Source::Text(format!("{{{{ {gpus} }}}}"))));
         sources.extend(gpus);
         for (index, probe) in server.ready.iter().enumerate() {

@@ -164,6 +164,9 @@ pub struct Server {
     /// Where each protocol is served.
     #[schemars(extend("minProperties" = 1))]
     pub protocols: IndexMap<Protocol, Endpoint>,
+    /// The address of its Prometheus metrics. Template.
+    #[serde(default)]
+    pub metrics: Option<String>,
 }
 
 /// A sign of readiness: a GET that answers with status 200.

@@ -123,6 +123,25 @@ pub struct Sampling {
     pub top_p: Option<f64>,
 }
 
+/// Bounds that a single request must keep to count as good.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[schemars(extend("minProperties" = 1))]
+#[serde(deny_unknown_fields, default)]
+pub struct Slo {
+    /// Milliseconds to the first token.
+    #[schemars(range(min = 0.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<f64>,
+    /// Milliseconds for each further token, in the mean of the answer.
+    #[schemars(range(min = 0.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpot_ms: Option<f64>,
+    /// Milliseconds for the whole answer.
+    #[schemars(range(min = 0.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub e2e_ms: Option<f64>,
+}
+
 /// When a load point ends.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -204,6 +204,7 @@ fn a_field_of_the_manifest_changes_the_keys_of_what_it_decides_and_no_other() {
         ("request_timeout: 60s", "request_timeout: 61s", POINT),
         ("point_timeout: 10m", "point_timeout: 11m", NOTHING),
         ("{ttft_ms_p99: {max: 100}}", "{ttft_ms_p50: {max: 10}}", NOTHING),
+        ("point_timeout: 10m", "point_timeout: 10m\n    slo: {ttft_ms: 200}", NOTHING),
         ("{ready: 5m}", "{ready: 6m, fetch: 1h, step: 1h, stop: 5s}", NOTHING),
     ];
     let before = World::default().plan();

@@ -10,16 +10,15 @@ use super::server::Running;
 use super::{Job, Message};
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
-use crate::exec::publish::{self, MEASURED, Measured, REQUESTS};
+use crate::exec::publish::{self, MEASURED, Measured, REQUESTS, SERIES};
 use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
+use crate::observe::{Marker, Observation, Sent};
 use crate::plan::Point;
-use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
+use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
 use crate::spec::{LoadPoint, Volume};
 use crate::store::Draft;
 use crate::workload::{self, Tokenizer, Workload};
 
-/// Between two samples of the server's memory.
-const MEMORY_PAUSE: Duration = Duration::from_millis(500);
 /// Between two signs of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 /// Measures one load point and keeps it in the store and in the run.
@@ -52,18 +51,23 @@ pub(super) async fn measure(
         workload,
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
-    let sink = RecordSink::create(&draft.output().join(REQUESTS))?;
-    let memory = running.server.sample_rss(MEMORY_PAUSE);
-    let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
-    let measured = Measured {
-        run: job.run.id.clone(),
-        workload: hash,
-        client: run.client.clone(),
-        server: ServerFacts { host_rss_mib_peak: memory.peak_mib(), ..ServerFacts::default() },
-    };
-    drop(memory);
+    let records = draft.output().join(REQUESTS);
+    let sink = RecordSink::create(&records)?;
+    let gpus = job.prepared.plan.cells[point.cell].gpus;
+    let watch = running.watch(job, load.target.model.clone(), gpus, draft.output().join(SERIES))?;
+    let observation = Observation::start(watch).await;
+    let progress = progress(job, point, observation.marker(point.load.warmup_requests));
+    let run = load::run(load, sink, progress, cancel.clone()).await?;
+    let answers = Answers::read(&records)?;
+    let (server, complaints) = observation.finish(&answers.sent).await;
+    let measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
+    for complaint in complaints {
+        let cell = job.prepared.plan.cells[point.cell].id.clone();
+        let message = format!("{label}: {complaint}");
+        job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
+    }
     let lost = running.lost_after_load(job).await;
-    keep(job, number, draft, &measured, &run, lost)
+    keep(job, number, draft, &measured, &run, &answers, lost)
 }
 
 /// A whole measurement goes into the store; a broken one stays with the run, so that what was seen is not lost.
@@ -73,6 +77,7 @@ fn keep(
     draft: Draft,
     measured: &Measured,
     run: &PointRun,
+    answers: &Answers,
     lost: Option<StepError>,
 ) -> Result<(), StepError> {
     let plan = &job.prepared.plan;
@@ -84,7 +89,6 @@ fn keep(
         }
         None => lost,
     };
-    let answers = Answers::read(&records)?;
     if let Some(error) = broken.or_else(|| answers.none_was_good()) {
         publish::records(plan, &job.run, number, &records)?;
         publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), Some(measured))?;
@@ -102,12 +106,13 @@ fn keep(
     publish::cached(plan, &job.store, &job.run, number)
 }
 
-/// How the measured requests of a load point ended.
+/// How the requests of a load point ended.
 #[derive(Debug, Default)]
 struct Answers {
     good: u64,
     failed: u64,
     first_error: Option<RequestError>,
+    sent: Sent,
 }
 
 impl Answers {
@@ -116,6 +121,7 @@ impl Answers {
         let mut answers = Self::default();
         for line in BufReader::new(File::open(records).map_err(unreadable)?).lines() {
             let Ok(record) = serde_json::from_str::<RequestRecord>(&line.map_err(unreadable)?) else { continue };
+            answers.sent.add(&record);
             match (record.kind, record.status) {
                 (RequestKind::Measure, RequestStatus::Ok) => answers.good += 1,
                 (RequestKind::Measure, RequestStatus::Failed) => answers.failed += 1,
@@ -173,12 +179,13 @@ fn warn_of_repeats(job: &Job, point: &Point, prompts: usize) {
     }
 }
 
-fn progress(job: &Job, point: &Point) -> impl Fn(u64) + Send + 'static {
+fn progress(job: &Job, point: &Point, warmup: Marker) -> impl Fn(u64) + Send + Sync + 'static {
     let messages = job.messages.clone();
     let (cell, phase, name) =
         (job.prepared.plan.cells[point.cell].id.clone(), point.load.phase.clone(), point.name.clone());
     let last = Mutex::new(Instant::now());
     move |requests| {
+        warmup.ended(requests);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.elapsed() < PROGRESS_PAUSE {
             return;

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -6,7 +7,9 @@ use super::{Job, Message};
 use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
+use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
+use crate::observe::{Watch, visible_gpus};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
 use crate::recipe::Part;
@@ -17,6 +20,8 @@ use crate::spec::Protocol;
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that stopped answering may take to be gone.
 const DYING: Duration = Duration::from_secs(3);
+/// Between two reads of the server's metrics.
+const PAGE_PAUSE: Duration = Duration::from_secs(1);
 /// Log lines that an error quotes.
 const QUOTED_LINES: usize = 20;
 
@@ -25,7 +30,7 @@ pub(super) struct Running {
     pub server: Server,
     values: Context,
     cell: CellId,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -83,6 +88,18 @@ impl Running {
         let target = Target { protocol, base_url, model };
         self.prove_port(target.port()?)?;
         Ok(target)
+    }
+
+    /// What to watch while a load point is measured.
+    pub(super) fn watch(&self, job: &Job, model: String, gpus: u32, series: PathBuf) -> Result<Watch, StepError> {
+        Ok(Watch {
+            metrics_url: job.prepared.recipe.metrics_url(&self.values)?,
+            pause: PAGE_PAUSE,
+            model,
+            series,
+            processes: Some(self.server.processes()),
+            gpus: visible_gpus(gpus, self.server.variable(CUDA_VISIBLE_DEVICES).as_deref()),
+        })
     }
 
     /// How the server ended, if it has, as the error of whatever it was doing.

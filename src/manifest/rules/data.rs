@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Report, entries};
+use super::{Report, entries, is_misspelled};
 use crate::manifest::problem::KeyPath;
 use crate::manifest::tree::Complaint;
 
@@ -19,7 +19,7 @@ pub(super) fn check(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report:
     }
     let synthetic = kind("synthetic");
     let has_isl = synthetic.is_some_and(|synthetic| synthetic.get("isl").is_some()) || axes.contains("isl");
-    if (data.is_none() || synthetic.is_some()) && !has_isl {
+    if (data.is_none() || synthetic.is_some()) && !has_isl && !is_misspelled(phase, &["data"]) {
         let complaint = Complaint::new("nothing says how long the prompts are");
         report.at_key(path.clone(), complaint.with_hint("give `data: {synthetic: {isl: 128}}` or an axis `isl`"));
     }
@@ -39,7 +39,7 @@ fn check_output(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mu
     let is_synthetic = phase.get("data").is_none() || phase.pointer("/data/synthetic").is_some();
     let at_tokens = path.key("output").key("tokens");
     match phase.pointer("/output/tokens") {
-        None if !is_trace && !axes.contains("osl") => {
+        None if !is_trace && !axes.contains("osl") && !is_misspelled(phase, &["output"]) => {
             let complaint = Complaint::new("nothing says how long the answers are");
             report.at_key(path.clone(), complaint.with_hint("give `output: {tokens: 128}` or an axis `osl`"));
         }

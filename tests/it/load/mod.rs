@@ -7,6 +7,8 @@ mod grpc;
 mod grpc_server;
 mod http;
 mod http_server;
+mod open;
+mod turns;
 
 use std::fs;
 use std::sync::Arc;
@@ -52,11 +54,15 @@ fn job(url: &str, point: LoadPoint) -> LoadJob {
 
 /// Runs `point` and reads its records back, in order of sending.
 async fn run(url: &str, point: LoadPoint, cancel: CancellationToken) -> (PointRun, Vec<RequestRecord>) {
+    run_job(job(url, point), cancel).await
+}
+
+async fn run_job(job: LoadJob, cancel: CancellationToken) -> (PointRun, Vec<RequestRecord>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.jsonl");
     let (ended, last_progress) = std::sync::mpsc::channel();
     let progress = move |requests| ended.send(requests).unwrap();
-    let outcome = load::run(job(url, point), RecordSink::create(&path).unwrap(), progress, cancel).await.unwrap();
+    let outcome = load::run(job, RecordSink::create(&path).unwrap(), progress, cancel).await.unwrap();
 
     let text = fs::read_to_string(&path).unwrap();
     let mut records: Vec<RequestRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
