@@ -183,6 +183,7 @@ impl Bench {
         let warmup = observation.marker(point.warmup_requests);
         let progress = move |requests| warmup.ended(requests);
         let ran = load::run(job, RecordSink::create(&records)?, progress, cancel.clone()).await?;
+        observation.load_ended();
         let requests = read_records(&records)?;
         let mut sent = Sent::default();
         for record in &requests {

@@ -58,6 +58,7 @@ pub struct Marker {
 
 enum Order {
     WarmupEnded,
+    LoadEnded,
     /// So many good answers came: the server has counted at least these.
     Finish {
         requests: u64,
@@ -108,6 +109,12 @@ impl Observation {
         Marker { orders: self.orders.clone(), warmup, is_told: AtomicBool::new(warmup == 0) }
     }
 
+    /// The last answer has come: what the server takes of its host from now on is not the load's.
+    pub fn load_ended(&self) {
+        // The receiver is gone only when the thread could not begin.
+        let _ = self.orders.send(Order::LoadEnded);
+    }
+
     /// Reads the last page. Besides the facts come sentences that a reader of the results should see.
     pub async fn finish(self, sent: &Sent) -> (ServerFacts, Vec<String>) {
         let _ = self.orders.send(Order::Finish { requests: sent.ok });
@@ -143,6 +150,8 @@ struct Watcher {
     began: Instant,
     file: SeriesFile,
     machine: Machine,
+    /// What the machine's figures were when the load ended.
+    loaded: Option<ServerFacts>,
     pages: Result<Pages, NoPages>,
 }
 
@@ -157,6 +166,7 @@ impl Watcher {
             began: Instant::now(),
             file: SeriesFile::new(series),
             machine: Machine::new(processes, gpus),
+            loaded: None,
             pages: Err(NoPages::NotAsked),
         };
         watcher.pages = watcher.first_page(model).await;
@@ -186,6 +196,7 @@ impl Watcher {
                         self.machine.mark();
                         self.read(Moment::WarmupEnded).await;
                     }
+                    Order::LoadEnded => self.loaded = Some(self.machine_facts()),
                     Order::Finish { requests } => return Some(self.finish(requests).await),
                 },
                 _ = next_page.tick() => self.read(Moment::During).await,
@@ -205,9 +216,14 @@ impl Watcher {
         pages.take(page);
     }
 
-    async fn finish(mut self, requests: u64) -> Seen {
+    fn machine_facts(&mut self) -> ServerFacts {
+        // Even the shortest load has one sample.
         self.machine.sample();
-        let machine = self.machine.facts();
+        self.machine.facts()
+    }
+
+    async fn finish(mut self, requests: u64) -> Seen {
+        let machine = self.loaded.take().unwrap_or_else(|| self.machine_facts());
         for _ in 0..SETTLE_READS {
             self.read(Moment::After).await;
             if self.pages.as_ref().map_or(true, |pages| pages.has_counted(requests)) {

@@ -122,6 +122,9 @@ fn cell(line: &Rounds<'_>, column: &str) -> Cell {
         Value::String(text) => Cell::new(plain_text(&text).replace('\n', " ")),
         whole @ Value::Number(_) if !whole.is_f64() => Cell::new(whole).set_alignment(CellAlignment::Right),
         other @ (Value::Bool(_) | Value::Array(_) | Value::Object(_)) => Cell::new(other),
+        Value::Number(number) if line.rows.len() == 1 => {
+            Cell::new(short(number.as_f64().unwrap_or_default())).set_alignment(CellAlignment::Right)
+        }
         Value::Null | Value::Number(_) => {
             Cell::new(line.figure(column).map(figure).unwrap_or_default()).set_alignment(CellAlignment::Right)
         }

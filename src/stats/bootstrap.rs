@@ -76,7 +76,8 @@ mod tests {
             slow.sort_by(f64::total_cmp);
             for at in [2.5, 25.0, 50.0, 75.0, 97.5] {
                 let (quick, slow) = (percentile(&quick, at).unwrap(), percentile(&slow, at).unwrap());
-                assert!((quick - slow).abs() < 2.0, "p{at} of the resampled p{percent}: {quick} is not {slow}");
+                // Neighbouring values are up to 5 apart.
+                assert!((quick - slow).abs() < 5.0, "p{at} of the resampled p{percent}: {quick} is not {slow}");
             }
         }
     }

@@ -65,7 +65,7 @@ impl Timing {
         self.output_tokens.map(|tokens| tokens >= 2)
     }
 
-    /// Output tokens that came from `from_ns` on and before `to_ns`; unknown when the request's tokens are.
+    /// Output tokens that came between two moments; unknown when the request's tokens are.
     ///
     /// The first came with the first chunk, the others evenly from there to the last chunk. So this is exact but for a
     /// request under way at one of the two moments. An answer in one piece came at its end.

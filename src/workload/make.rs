@@ -7,19 +7,14 @@ use rayon::prelude::*;
 use super::conversation::{Conversation, Turn};
 use super::draw::{Draws, Purpose};
 use super::prompt::{Prompt, Workload};
+use super::quota::{Groups, MOST_PROMPTS, Quota, measured_requests};
 use super::source::Held;
 use super::synthetic::{Wanted, Writer};
 use super::trace::{BLOCK, Recorded};
 use super::{Source, Tokenizer, WorkloadError, unique};
 use crate::spec::{
-    Amount, Arrival, Data, FromData, LoadPoint, OutputTokens, PromptFile, RateStage, SharedPrefix, Synthetic, Volume,
+    Amount, Arrival, Data, FromData, LoadPoint, OutputTokens, PromptFile, SharedPrefix, Synthetic, Volume,
 };
-
-/// More prompts than this are used again from the first: they are held in memory.
-const MOST_PROMPTS: u64 = 200_000;
-/// Prompts for a load point that ends by time, where nothing says how many it will send; used again from the first when
-/// they run out.
-const PROMPTS_BY_TIME: u64 = 2048;
 
 /// Everything that `point` sends: a pure function of the point, of the file that its data name, and of the tokenizer or
 /// why there is none. Blocks; uses all cores.
@@ -93,7 +88,7 @@ impl<'a> Recipe<'a> {
         let mut tokens = Draws::new(&synthetic.isl, Purpose::InputTokens, self.seed)?;
         let mut turns = Draws::new(&synthetic.turns, Purpose::Turns, self.seed)?;
         let mut pauses = self.pauses(synthetic.think_time_ms.as_ref())?;
-        let mut groups = Groups { prefix: synthetic.prefix.as_ref(), seed: self.seed, conversations: 0 };
+        let mut groups = Groups::new(synthetic.prefix.as_ref(), self.seed);
         let (mut shapes, mut quota) = (Vec::new(), Quota::of(self.point));
         while quota.is_open() {
             let (group, turns) = (groups.next(), turns.next());
@@ -245,69 +240,6 @@ impl<'a> Recipe<'a> {
         }
         Ok(())
     }
-}
-
-/// Which conversations begin with which shared prefix.
-struct Groups<'p> {
-    prefix: Option<&'p SharedPrefix>,
-    seed: u64,
-    conversations: u64,
-}
-
-impl Groups<'_> {
-    /// Spread evenly, so that any number of conversations has the stated share.
-    fn next(&mut self) -> Option<usize> {
-        let prefix = self.prefix?;
-        let before = (self.conversations as f64 * prefix.share).floor();
-        self.conversations += 1;
-        let shares = (self.conversations as f64 * prefix.share).floor() > before;
-        let mut random = Purpose::Prefix.generator(self.seed, self.conversations, 0);
-        shares.then(|| random.random_range(0..prefix.groups.max(1)) as usize)
-    }
-}
-
-/// How many conversations are still to be made.
-struct Quota {
-    /// Of the warm-up and of the measurement, each of which begins with a conversation of its own.
-    left: [u64; 2],
-    /// In open loop conversations are counted, each of which is due at its moment; in a closed loop requests.
-    open_loop: bool,
-    prompts: u64,
-}
-
-impl Quota {
-    fn of(point: &LoadPoint) -> Self {
-        let left = [point.warmup_requests, measured_requests(point)];
-        Self { left, open_loop: point.arrival.is_open_loop(), prompts: 0 }
-    }
-
-    fn is_open(&self) -> bool {
-        self.left != [0, 0] && self.prompts < MOST_PROMPTS
-    }
-
-    fn take(&mut self, turns: u64) {
-        if let Some(left) = self.left.iter_mut().find(|left| **left > 0) {
-            *left = left.saturating_sub(if self.open_loop { 1 } else { turns });
-        }
-        self.prompts += turns;
-    }
-}
-
-/// The measured requests of the load point, as far as they are known before.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
-fn measured_requests(point: &LoadPoint) -> u64 {
-    let requests = match (point.volume, &point.arrival) {
-        (Volume::Requests(requests), _) => requests,
-        (Volume::DurationS(seconds), Arrival::Open { rate, .. }) => (rate * seconds * 1.1) as u64,
-        (Volume::DurationS(_), Arrival::OpenStages { stages, .. }) => {
-            let mean = |stage: &RateStage| stage.duration_s * f64::midpoint(stage.from, stage.to);
-            (stages.iter().map(mean).sum::<f64>() * 1.1) as u64
-        }
-        (Volume::DurationS(_), Arrival::Closed { .. } | Arrival::ClosedStages { .. } | Arrival::Trace { .. }) => {
-            PROMPTS_BY_TIME.max(u64::from(point.arrival.concurrency().unwrap_or_default()) * 4)
-        }
-    };
-    requests.max(1)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod fixture;
 mod make;
 mod parquet;
 mod prompt;
+mod quota;
 mod rows;
 mod source;
 mod synthetic;

@@ -58,6 +58,7 @@ pub(super) async fn measure(
     let observation = Observation::start(watch).await;
     let progress = progress(job, point, observation.marker(point.load.warmup_requests));
     let run = load::run(load, sink, progress, cancel.clone()).await?;
+    observation.load_ended();
     let answers = Answers::read(&records)?;
     let (server, complaints) = observation.finish(&answers.sent).await;
     let measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
