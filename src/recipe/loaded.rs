@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::compile::{PREFIX_CACHE, self, Compiled, Condition};
+use super::compile::{self, Compiled, Condition, PREFIX_CACHE};
 use super::source::RECIPE;
 use super::{Action, Argument, CheckedFile, File, Recipe, RecipeFiles, check};
 use crate::event::StepKind;

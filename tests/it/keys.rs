@@ -83,6 +83,7 @@ impl World {
             cells,
             models: &identities,
             programs: &BTreeMap::from([("benchrun".to_owned(), self.program_version.to_owned())]),
+            asked: &BTreeMap::new(),
             data_files: &data_files,
             history: &self.history,
         })

@@ -151,7 +151,7 @@ fn models_that_are_not_there_are_refused() {
     check(
         &env,
         &with("{path: 空 folder}"),
-        &["model `; touch x` at `空 folder` has no `config.json`", "hint: give the folder"],
+        &["model `; touch x` at `空 folder` has neither `config.json` nor a `.gguf` file", "hint: give the folder"],
     );
     check(&env, &with("{}"), &["models.\"; touch x\"", "`hf`", "`path`", "`dummy`"]);
     assert!(!env.path("x").exists());

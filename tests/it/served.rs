@@ -1,5 +1,7 @@
 //! A server that is up already.
 
+use std::io::{Read as _, Write as _};
+
 use crate::env::{CONFIG, Running, TestEnv, eventually};
 
 /// An embedded engine that serves a model folder.
@@ -24,8 +26,11 @@ pub(crate) fn serve() -> Served {
     eventually("the server says where it listens", || said("gRPC at ").is_some());
     let (http, grpc) = (said("HTTP at ").unwrap(), said("gRPC at ").unwrap());
     eventually("the server is ready", || {
-        let [host, port] = ["127.0.0.1", http.rsplit_once(':').unwrap().1];
-        std::net::TcpStream::connect(format!("{host}:{port}")).is_ok()
+        let address = http.trim_start_matches("http://");
+        let Ok(mut socket) = std::net::TcpStream::connect(address) else { return false };
+        let mut answer = String::new();
+        let asked = write!(socket, "GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        asked.and_then(|()| socket.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
     });
     Served { env, http, grpc, _server: server }
 }

@@ -368,14 +368,14 @@ fn what_a_version_or_a_gpu_has_not_is_unsupported() {
     let env = TestEnv::new();
     let image = image(&env);
     let text = two_cells(&image).replace("[[fp16, auto]]", "[[fp8, auto], [nvfp4, auto], [fp16, auto], [fp16, fp8]]");
-    env.write(
-        "m.yaml",
-        &text.replace("calib_size: 32\n", "calib_size: 32\n    compute_capability: 8.0\n    gpu: A100\n"),
-    );
+    let on = |gpu: &str| text.replace("calib_size: 32\n", &format!("calib_size: 32\n    {gpu}\n"));
+    env.write("m.yaml", &on("compute_capability: 9.0\n    gpu: H100"));
+    let plan = env.expect(0, &["plan", "m.yaml"]);
+    plan.prints("no script of TensorRT-LLM leaves the weights in fp16 and the KV cache in fp8");
+    env.write("m.yaml", &on("compute_capability: 8.0\n    gpu: A100"));
     let plan = env.expect(0, &["plan", "m.yaml"]);
     plan.prints("precision fp8 needs a GPU of compute capability 8.9 or more, and A100 has 8.0");
     plan.prints("TensorRT-LLM 0.11.0 has no nvfp4");
-    plan.prints("no script of TensorRT-LLM leaves the weights in fp16 and the KV cache in fp8");
     env.write("m.yaml", &small(&guide(), &image).replace("calib_size: 32\n", "calib_size: 32\n    gpu_count: 4\n"));
     env.expect(0, &["plan", "m.yaml"]).prints("tp 4 x pp 2 takes 8 GPUs, one for each rank, and this machine has 4");
 }

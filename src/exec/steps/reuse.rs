@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn only_a_clear_difference_is_a_complaint() {
-        let cell = CellId::new("a/b");
+        let cell = CellId::new("a/b".to_owned());
         let complaint = |expected, second| complaint(&cell, expected, 100.0, second);
         assert!(complaint(false, 20.0).unwrap().contains("is on although the manifest says off"));
         assert!(complaint(true, 98.0).unwrap().contains("seems to be off although the manifest says on"));
