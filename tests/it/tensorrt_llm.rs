@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use benchrun::kserve::MODEL_CONFIG_DESCRIPTORS;
 use benchrun::recipe::{LoadedRecipe, Part, RecipeFiles, Rendered};
 use benchrun::render::Context;
+use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _};
 use serde_json::{Map, Value, json};
 
@@ -60,7 +61,9 @@ static MODEL_CONFIG: LazyLock<MessageDescriptor> = LazyLock::new(|| {
 fn model_config(text: &str) -> DynamicMessage {
     // prost-reflect wants the colon that text format leaves out.
     let text = text.replace("put [", "put: [").replace("instance_group [", "instance_group: [");
-    DynamicMessage::parse_text_format(MODEL_CONFIG.clone(), &text).unwrap()
+    let parsed = DynamicMessage::parse_text_format(MODEL_CONFIG.clone(), &text).unwrap();
+    // A default that is written out means what one left out means; encoded they are the same.
+    DynamicMessage::decode(MODEL_CONFIG.clone(), parsed.encode_to_vec().as_slice()).unwrap()
 }
 
 /// The fixtures are NVIDIA's own templates, filled with the same settings; `scripts/triton_meaning.py` writes them.
