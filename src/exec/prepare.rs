@@ -108,7 +108,7 @@ pub async fn prepare(
         history: &history,
     })?;
     let path = request.path.clone();
-    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, venv, path, sources };
+    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, sources, venv, path };
     prepared.plan.warnings.extend(prepared.remarks_on_data());
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;

@@ -209,7 +209,8 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), PythonError> {
 
 fn requirements_of(pins: &Pins) -> String {
     let line = |(name, hashes): (&String, &Vec<String>)| {
-        let hashes: String = hashes.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
+        let hashes: Vec<String> = hashes.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
+        let hashes = hashes.concat();
         format!("{name}{hashes}\n")
     };
     pins.iter().map(line).collect()

@@ -93,9 +93,10 @@ impl<'a> WantedVenv<'a> {
         let bin = self.folder.join("venv/bin");
         let python = bin.join("python");
         installer.make_venv(&self.runtime.python, &self.folder.join("venv"), &run).await?;
-        let packages = match self.pins.is_empty() {
-            true => installer.resolve(&self.runtime.packages, &python, &run).await?,
-            false => self.pins.clone(),
+        let packages = if self.pins.is_empty() {
+            installer.resolve(&self.runtime.packages, &python, &run).await?
+        } else {
+            self.pins.clone()
         };
         installer.install(&packages, &python, &run).await?;
         let facts = Facts { python: version_of(&python, cancel).await.unwrap_or_default(), packages };

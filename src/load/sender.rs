@@ -92,7 +92,7 @@ impl Sender {
                 return Carried::Stopped;
             }
             let Some(Reading { answer, .. }) = good else { return Carried::Ended { end_ns, unreachable } };
-            so_far = Some(with_answer(ask.content.into_owned(), &answer.text));
+            so_far = Some(with_answer(&ask.content, &answer.text));
             let think_time = job.conversations.prompts()[prompt + 1].think_time;
             if self.stop.run_until_cancelled(sleep(think_time)).await.is_none() {
                 return Carried::Stopped;
@@ -256,7 +256,7 @@ fn continued(before: Content, turn: &Content) -> Content {
 }
 
 /// A conversation with the answer that it got.
-fn with_answer(content: Content, answer: &[u8]) -> Content {
+fn with_answer(content: &Content, answer: &[u8]) -> Content {
     let answer = String::from_utf8_lossy(answer).into_owned();
     let mut messages = content.messages().into_owned();
     messages.push(Message { role: "assistant".to_owned(), content: answer });
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_turn_follows_the_answer_before_it() {
         let first = Content::Text("one".to_owned());
-        let so_far = continued(with_answer(first, b"two"), &Content::Text("three".to_owned()));
+        let so_far = continued(with_answer(&first, b"two"), &Content::Text("three".to_owned()));
         let Content::Messages(messages) = &so_far else { panic!("several speak") };
         let said: Vec<(&str, &str)> = messages.iter().map(|it| (it.role.as_str(), it.content.as_str())).collect();
         assert_eq!(said, [("user", "one"), ("assistant", "two"), ("user", "three")]);

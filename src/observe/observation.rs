@@ -92,7 +92,7 @@ impl Observation {
             let seen = runtime.block_on(async {
                 let watcher = Watcher::start(watch).await;
                 let _ = began.send(());
-                watcher.run(receiver).await
+                Box::pin(watcher.run(receiver)).await
             });
             if let Some(seen) = seen {
                 let _ = give.send(seen);
@@ -197,7 +197,7 @@ impl Watcher {
                         self.read(Moment::WarmupEnded).await;
                     }
                     Order::LoadEnded => self.loaded = Some(self.machine_facts()),
-                    Order::Finish { requests } => return Some(self.finish(requests).await),
+                    Order::Finish { requests } => return Some(Box::pin(self.finish(requests)).await),
                 },
                 _ = next_page.tick() => self.read(Moment::During).await,
                 _ = next_sample.tick() => self.machine.sample(),

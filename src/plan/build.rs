@@ -49,7 +49,8 @@ pub enum PlanError {
 }
 
 fn listed(found: &[(CellId, Arc<str>)]) -> String {
-    found.iter().map(|(cell, because)| format!("\n  `{cell}`: {because}")).collect()
+    let lines: Vec<String> = found.iter().map(|(cell, because)| format!("\n  `{cell}`: {because}")).collect();
+    lines.concat()
 }
 
 /// Decides everything: which steps there are, what each one's key is, which of them are there already.

@@ -37,11 +37,14 @@ pub struct ComparedFigure {
     pub verdict: Verdict,
 }
 
+/// The requests' values that a percentile is taken of.
+type OfSamples = fn(&Samples) -> &[f64];
+
 /// A compared column: which way it is wanted, and the requests' values that it is a percentile of.
 struct Compared {
     column: &'static str,
     wanted: Wanted,
-    percentile: Option<(fn(&Samples) -> &[f64], f64)>,
+    percentile: Option<(OfSamples, f64)>,
 }
 
 const fn rate(column: &'static str) -> Compared {

@@ -38,7 +38,9 @@ impl Pool {
         self.exact.push(ns);
         if self.exact.len() > EXACT {
             let mut counted = Counted::new();
-            std::mem::take(&mut self.exact).into_iter().for_each(|ns| counted.add(ns));
+            for ns in std::mem::take(&mut self.exact) {
+                counted.add(ns);
+            }
             self.counted = Some(Box::new(counted));
         }
     }

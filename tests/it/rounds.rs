@@ -42,7 +42,7 @@ fn rounds_become_a_mean_with_an_interval_and_runs_are_compared() {
     let same = env.expect(0, &["compare", "latest", "small", "--format", "csv", "--fail-on", "worse"]);
     let verdicts = csv::Reader::from_reader(same.stdout.as_bytes())
         .records()
-        .map(|record| record.unwrap().iter().last().unwrap().to_owned())
+        .map(|record| record.unwrap().iter().next_back().unwrap().to_owned())
         .collect::<Vec<_>>();
     assert_eq!(verdicts.len(), 20);
     assert!(verdicts.iter().all(|verdict| verdict == "no difference shown"), "{verdicts:?}");

@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +18,12 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
     if job.store.holds(step.kind, &step.key) && !job.is_rerun(step.kind) {
         return Ok(());
     }
-    let of_draft = rendered(job, step, draft.output())?;
+    let of_draft = rendered(job, step, &draft.output())?;
     if step.kind == StepKind::Render {
         // What the command brought, such as an engine's own models, is what our files stand in for. A file may name its own
         // folder, and is read where it ends up.
         run_command(job, index, &of_draft, &draft, cancel).await?;
-        write_all(&draft, &rendered(job, step, draft.final_output())?)?;
+        write_all(&draft, &rendered(job, step, &draft.final_output())?)?;
     } else {
         write_all(&draft, &of_draft)?;
         run_command(job, index, &of_draft, &draft, cancel).await?;
@@ -34,7 +34,7 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
 }
 
 /// What a step says when `output` is this folder.
-fn rendered(job: &Job, step: &Step, output: PathBuf) -> Result<Rendered, StepError> {
+fn rendered(job: &Job, step: &Step, output: &Path) -> Result<Rendered, StepError> {
     let part = match step.kind {
         StepKind::Quantize => Part::Quantize,
         StepKind::Build => Part::Build,
