@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::{FoundProgram, Places, ask, find};
 use super::venv::{Venv, WantedVenv};
-use super::{PrepareError, gpus, history, locked};
+use super::{PrepareError, gpus, history, locked, publish};
 use crate::base::sha256_file;
 use crate::event::StepKind;
 use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
@@ -106,6 +106,8 @@ pub async fn prepare(
         asked: &asked,
         data_files: &data_files,
         history: &history,
+        // What cannot be read is left to the run, which says so.
+        outcome: &|plan, number| publish::stored_row(plan, &store, number).ok()??.outcome(),
     })?;
     let path = request.path.clone();
     let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, sources, venv, path };

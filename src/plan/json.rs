@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 
 use super::material::point_material;
 use super::phase::identity;
-use super::types::{CellState, Plan, PlannedCell, Point, PointState, Step};
+use super::types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, Step};
 
 /// `plan.json`, and what `benchrun plan --format json` prints.
 impl Serialize for Plan {
@@ -17,8 +17,9 @@ impl Serialize for Plan {
         map.serialize_entry("warnings", &self.warnings)?;
         map.serialize_entry("cells", &Listed(|| self.cells.iter().map(|cell| self.cell_json(cell))))?;
         map.serialize_entry("steps", &Listed(|| self.steps.iter().map(|step| self.step_json(step))))?;
-        let points = || self.points.iter().enumerate().map(|(index, point)| self.point_json(index, point));
+        let points = || self.points.iter().enumerate().filter_map(|(index, point)| self.point_json(index, point));
         map.serialize_entry("points", &Listed(points))?;
+        map.serialize_entry("series", &Listed(|| self.series.iter().map(|series| self.series_json(series))))?;
         map.end()
     }
 }
@@ -81,10 +82,17 @@ impl Plan {
         json!({ "cell": cell.id, "values": values, "state": state, "reason": reason, "server": server, "gpus": cell.gpus })
     }
 
-    fn point_json(&self, index: usize, point: &Point) -> Value {
+    /// What may be measured, by way of its series; it is listed once that asks for it.
+    fn series_json(&self, series: &PlannedSeries) -> Value {
+        let point = &self.points[series.points.start];
+        json!({ "cell": self.cells[point.cell].id, "phase": point.load.phase, "rule": series.rule.as_ref() })
+    }
+
+    fn point_json(&self, index: usize, point: &Point) -> Option<Value> {
         let cell = &self.cells[point.cell].id;
         let label = self.point_label(index);
-        match &point.state {
+        Some(match &point.state {
+            PointState::Possible { .. } => return None,
             PointState::Planned { key, state } => json!({
                 "kind": "point", "key": key, "label": label, "cell": cell, "state": state,
                 "material": self.point_material(index),
@@ -94,6 +102,6 @@ impl Plan {
             }
             PointState::Excluded { because } => json!({ "label": label, "cell": cell, "excluded": because.as_ref() }),
             PointState::NotChosen => json!({ "label": label, "cell": cell, "not_chosen": true }),
-        }
+        })
     }
 }

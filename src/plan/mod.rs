@@ -11,6 +11,7 @@ mod history;
 mod json;
 mod material;
 mod phase;
+mod series;
 mod types;
 mod values;
 
@@ -18,5 +19,5 @@ pub use build::{Inputs, PlanError, plan};
 pub use check::check;
 pub use history::{History, PastStep};
 pub use material::{Change, Decided, ModelIdentity, changes};
-pub use types::{CellState, Plan, PlannedCell, Point, PointState, State, Step, Summary};
+pub use types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step, Summary};
 pub use values::{KNOWN_AXES, Places, Values};

@@ -103,6 +103,18 @@ fn text(event: &Event) -> Option<String> {
         Event::PointFinished { cell, phase, point, seconds, outcome } => {
             ended(&format!("{cell} {phase} {point}"), *seconds, outcome)
         }
+        Event::SearchEnded { cell, phase, of, end, limit, tries, load_s, .. } => {
+            let limit = limit.map_or_else(|| "no load keeps the thresholds".to_owned(), |limit| of.words(limit));
+            let (tries, after) =
+                (if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") }, seconds(*load_s));
+            format!("{cell} {phase}: search ended ({}): {limit}, after {tries} and {after} of load", end.name())
+        }
+        Event::RoundsEnded { cell, phase, point, rounds, half_width, enough } => {
+            let width =
+                half_width.map_or_else(|| "figures unknown".to_owned(), |width| format!("± {:.1} %", width * 100.0));
+            let verdict = if *enough { "close enough" } else { "still too far apart" };
+            format!("{cell} {phase} {point}: {} {verdict}: {width}", count(*rounds, "round"))
+        }
         Event::Warning { cell: Some(cell), message } => format!("warning: {cell}: {}", indented(message)),
         Event::Warning { cell: None, message } => format!("warning: {}", indented(message)),
         Event::Interrupted => {
