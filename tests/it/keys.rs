@@ -86,6 +86,7 @@ impl World {
             asked: &BTreeMap::new(),
             data_files: &data_files,
             history: &self.history,
+            outcome: &|_, _| None,
         })
         .unwrap()
     }
