@@ -407,7 +407,7 @@ pub struct Phase {
     pub retries: u32,
     /// How often each load point is measured.
     #[schemars(range(min = 1, max = 1000))]
-    #[serde(default = "one")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub rounds: u32,
     /// In place of `rounds`: measures each load point until its figures are known well enough, at least three times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -573,6 +573,11 @@ fn yes() -> bool {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn five_minutes() -> Duration {

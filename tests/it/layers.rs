@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "recipe", "record", "render", "report", "spec", "stats", "store", "workload",
         ],
     ),
-    ("progress", &["base", "event"]),
+    ("progress", &["base", "event", "spec"]),
     (
         "cli",
         &[

@@ -227,3 +227,14 @@ fn rounds_that_never_agree_end_at_the_last() {
     let ended = events.iter().find(|event| event["event"] == "rounds_ended").unwrap();
     assert_eq!((ended["enough"].as_bool(), ended["rounds"].as_u64()), (Some(false), Some(5)));
 }
+
+#[test]
+fn the_example_plans() {
+    let env = TestEnv::new();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/find-the-limit.yaml");
+    let plan = env.expect(0, &["plan", path]);
+    plan.prints("rate search 1 to 256 requests/s to 10 %, at most 300 s, first rate1  run")
+        .prints("users search concurrency 1 to 64 to 5 %, at most 120 s, first c1  run")
+        .prints("agreed c4 until ± 10 %, at most 8 rounds, first c4  run")
+        .prints("6 load points to measure (6 planned)");
+}
