@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use super::material::point_material;
 use super::phase::identity;
 use super::types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, Step};
+use crate::base::StepKey;
 
 /// `plan.json`, and what `benchrun plan --format json` prints.
 impl Serialize for Plan {
@@ -82,10 +83,13 @@ impl Plan {
         json!({ "cell": cell.id, "values": values, "state": state, "reason": reason, "server": server, "gpus": cell.gpus })
     }
 
-    /// What may be measured, by way of its series; it is listed once that asks for it.
+    /// With the keys of what the run may come to measure: `store gc` keeps it.
     fn series_json(&self, series: &PlannedSeries) -> Value {
-        let point = &self.points[series.points.start];
-        json!({ "cell": self.cells[point.cell].id, "phase": point.load.phase, "rule": series.rule.as_ref() })
+        let points = &self.points[series.points.clone()];
+        let (cell, phase) = (&self.cells[points[0].cell].id, &points[0].load.phase);
+        let possible = points.iter().filter(|point| !point.is_planned()).filter_map(Point::key);
+        let possible: Vec<&StepKey> = possible.collect();
+        json!({ "cell": cell, "phase": phase, "rule": series.rule.as_ref(), "possible": possible })
     }
 
     fn point_json(&self, index: usize, point: &Point) -> Option<Value> {

@@ -118,6 +118,7 @@ fn a_search_finds_the_limit_and_is_decided_again_without_measuring() {
         assert_eq!(fs::read_to_string(path).unwrap(), text);
     }
 
+    env.expect(0, &["store", "gc"]);
     env.expect(0, &["plan", "m.yaml", "--detailed-exitcode"]).prints("cached: 8 measured");
     let again = env.expect(0, &["apply", "m.yaml"]);
     again.says("nothing to do: 8 load points measured before").says(found);
