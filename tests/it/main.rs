@@ -7,6 +7,7 @@ mod bench;
 mod commands;
 mod docker;
 mod engine;
+mod engines;
 mod env;
 mod failures;
 mod flags;
