@@ -8,7 +8,7 @@ use super::types::Manifest;
 use crate::base::Scalar;
 
 /// The serving system: a recipe and its settings.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
     /// The recipe: a folder under `templates/`, built in or your own. Under `engines`, by default what the entry is called.

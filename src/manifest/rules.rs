@@ -73,7 +73,7 @@ fn check_name(manifest: &Value, report: &mut Report<'_>) {
 fn check_engines(manifest: &Value, report: &mut Report<'_>) {
     let engines = KeyPath::of_keys(&["engines"]);
     match (manifest.get("engine"), manifest.get("engines")) {
-        (None, None) if !is_misspelled(manifest, &["engine", "engines"]) => {
+        (None, None) if manifest.is_object() && !is_misspelled(manifest, &["engine", "engines"]) => {
             let complaint = Complaint::new("missing key `engine`");
             report.at_value(
                 KeyPath::default(),
@@ -84,11 +84,11 @@ fn check_engines(manifest: &Value, report: &mut Report<'_>) {
             let complaint = Complaint::new("only one of the keys `engine`, `engines` can be given");
             report.at_key(engines.clone(), complaint.with_hint("put all of them under `engines`"));
         }
-        (Some(Value::Object(engine)), None) if !engine.contains_key("name") => {
-            if !is_misspelled(&manifest["engine"], &["name"]) {
-                let complaint = Complaint::new("missing key `name`").with_hint("`name`: the recipe");
-                report.at_value(KeyPath::of_keys(&["engine"]), complaint);
-            }
+        (Some(engine @ Value::Object(said)), None)
+            if !said.contains_key("name") && !is_misspelled(engine, &["name"]) =>
+        {
+            let complaint = Complaint::new("missing key `name`").with_hint("`name`: the recipe");
+            report.at_value(KeyPath::of_keys(&["engine"]), complaint);
         }
         _ => {}
     }

@@ -199,7 +199,7 @@ fn reason_to_exclude(matrix: &Matrix, axes: &[String], values: &[Option<Scalar>]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Format, read_text};
+    use crate::manifest::{Engine, Format, read_text};
 
     fn manifest(matrix: &str) -> Manifest {
         let text = format!(
@@ -264,9 +264,10 @@ mod tests {
 
     #[test]
     fn an_engine_has_only_the_axes_that_it_knows() {
-        let text = "name: m\nmodels: {a: {dummy: {}}, b: {dummy: {}}}\nengines: {x: {}, y: {}}\nbenchmarks: {p: {protocol: \
-            openai-chat, concurrency: [1], requests: 1}}\nmatrix: {axes: {model: [a], tp: [1, 2], cache: [1]}, include: [{engine: y, tp: 3, model: b}]}";
-        let manifest = read_text("m.yaml", text, Format::Yaml).unwrap().value;
+        let mut manifest = manifest("  axes: {model: [a], tp: [1, 2], cache: [1]}\n  include: [{model: b, tp: 3}]");
+        manifest.engine = None;
+        manifest.engines = ["x", "y"].map(|name| (name.to_owned(), Engine::default())).into();
+        manifest.matrix.include[0].insert("engine".to_owned(), "y".into());
         let cells = expand(&manifest, &|engine, axis| engine == "x" || axis != "tp").unwrap();
         let ids: Vec<String> = cells.cells.iter().map(|cell| cell.id.to_string()).collect();
         assert_eq!(ids, ["a/x/tp1/cache-1", "a/x/tp2/cache-1", "a/y/cache-1", "b/y/cache-1"]);

@@ -17,9 +17,10 @@ settings:
 precisions:
   fp32: {}
 server:
-  command: [benchrun, engine, serve, "{{ fetch }}", --config, "{{ render }}/serve.yaml", --http-port, "{{ port.web }}"]
+  command: [benchrun, engine, serve, "{{ fetch }}", --config, "{{ render }}/serve.yaml", --http-port, "{{ port.web }}",
+            --grpc-port, "{{ port.rpc }}"]
   env: {LOUD: "{{ loud }}"}
-  ports: [web]
+  ports: [web, rpc]
   served_model: "{{ model }}"
   ready: [{http: "http://{{ host }}:{{ port.web }}/health"}]
   protocols:

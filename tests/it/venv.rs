@@ -74,7 +74,7 @@ fn an_environment_is_made_once_and_pinned() {
     assert_eq!(asked(&env).len(), 3, "the environment is there");
     let lock = env.latest("small").join("lock.yaml");
     let text = fs::read_to_string(&lock).unwrap();
-    assert!(text.contains("thing==1.0:\n    - 11aa") && text.contains("thing 1.0 (venv "), "{text}");
+    assert!(text.contains("thing==1.0:\n        - 11aa") && text.contains("thing 1.0 (venv "), "{text}");
     // A lock installs what it says, asks for nothing else, and measures nothing anew: it is the same environment.
     let lock = lock.display().to_string();
     benchrun(&env, &["apply", &lock]).expect(0).says("nothing to do");
