@@ -59,6 +59,8 @@ impl<'a> WantedVenv<'a> {
     pub(super) fn of(runtime: &'a VenvRuntime, pins: Pins, store: &Path) -> Self {
         let material = serde_json::json!({ "python": runtime.python, "packages": runtime.packages, "pins": pins });
         let key = Digest::of(material.to_string().as_bytes());
+        // A relative folder on PATH is no place to look for programs.
+        let store = std::path::absolute(store).unwrap_or_else(|_| store.to_owned());
         let (folder, lock) = (store.join("venv").join(&key), store.join("locks").join(&key));
         Self { runtime, pins, folder, lock }
     }

@@ -1,6 +1,7 @@
 //! Several engines in one manifest.
 
 use std::fs;
+use std::path::Path;
 
 use crate::env::{CONFIG, TestEnv, column, json};
 
@@ -217,4 +218,19 @@ fn mistakes_about_engines_are_named_with_their_place() {
     env.write("m.yaml", one);
     let ended = env.expect(3, &["validate", "m.yaml"]);
     ended.says("engine: missing key `name`").says("matrix.axes.engine: there is one engine");
+}
+
+#[test]
+fn manifests_of_several_engines_plan_on_any_machine() {
+    let env = TestEnv::new();
+    for (manifest, servers, unsupported) in [("compare-engines", 5, 1), ("gpu-engines", 18, 0)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("manifests/{manifest}.yaml"));
+        let mut command = env.command(&["plan", path.to_str().unwrap(), "--format", "json"]);
+        // No hub: the keys are provisional, and the plan says so.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9");
+        let plan = env.start(command).end().expect(0);
+        let summary = serde_json::from_str::<serde_json::Value>(&plan.stdout).unwrap()["summary"].clone();
+        assert_eq!((&summary["servers_to_start"], &summary["unsupported"]), (&servers.into(), &unsupported.into()));
+        assert_eq!(plan.stdout.matches("\"label\": \"fetch ").count(), 1, "one model for all");
+    }
 }

@@ -53,7 +53,8 @@ fn env_with_uv() -> TestEnv {
 fn benchrun(env: &TestEnv, args: &[&str]) -> Ended {
     let path = format!("{}:/usr/bin:/bin", env.path("bin").display());
     let mut command = env.command(args);
-    command.env("PATH", path);
+    // A home that is named from the working folder, as the default one is.
+    command.env("PATH", path).env("BENCHRUN_HOME", "../home");
     env.start(command).end()
 }
 
