@@ -21,6 +21,7 @@ mod local_hub;
 mod manifest;
 mod observe;
 mod process;
+mod real_llamacpp;
 mod recipes;
 mod refusals;
 mod rounds;
