@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::event::StepKind;
 use crate::exec::{self, Prepared, Purpose, Request};
-use crate::plan::{CellState, Change, Plan, PlannedSeries, PointState, State, Step};
+use crate::plan::{CellState, Change, Plan, PlanEngine, PlannedSeries, PointState, State, Step};
 use crate::spec::Series;
 
 pub(super) fn run(args: &PlanArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
@@ -43,7 +43,14 @@ pub(super) fn prepare(manifest: PathBuf, home: PathBuf, only: Option<String>) ->
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
     let summary = plan.summary();
-    let _ = writeln!(text, "{}: engine {} {}", plan.name, plan.engine, plan.engine_version);
+    let engines: Vec<String> = plan.engines.iter().map(engine_text).collect();
+    let _ = writeln!(
+        text,
+        "{}: {} {}",
+        plan.name,
+        if engines.len() > 1 { "engines" } else { "engine" },
+        engines.join(", ")
+    );
     let _ = writeln!(text, "\ncells ({})", summary.cells);
     for cell in &plan.cells {
         let _ = match &cell.state {
@@ -89,6 +96,11 @@ fn text(plan: &Plan) -> String {
         },
     );
     text
+}
+
+/// `vllm 0.32.0`, or `eager (vllm 0.32.0)` for one that the manifest calls otherwise.
+fn engine_text(PlanEngine { label, recipe, version }: &PlanEngine) -> String {
+    if label == recipe { format!("{recipe} {version}") } else { format!("{label} ({recipe} {version})") }
 }
 
 /// The load points of a server, those of one phase in the same state together.

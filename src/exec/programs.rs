@@ -10,7 +10,7 @@ use super::container::DOCKER;
 use super::venv::Venv;
 use crate::base::{Scalar, sha256_file};
 use crate::engine;
-use crate::manifest::{Manifest, Runtime};
+use crate::manifest::{Engine, Runtime};
 use crate::process::{CommandSpec, program_version, resolve_program};
 use crate::recipe::{LoadedRecipe, Program};
 
@@ -92,7 +92,7 @@ fn on_path(program: &str, path: &OsStr) -> Option<PathBuf> {
 /// What the machine says of the settings that ask it, as far as the manifest does not give them.
 pub(super) async fn ask(
     recipe: &LoadedRecipe,
-    manifest: &Manifest,
+    engine: &Engine,
     path: &OsStr,
     cancel: &CancellationToken,
 ) -> BTreeMap<String, Scalar> {
@@ -100,7 +100,7 @@ pub(super) async fn ask(
     for (name, setting) in &recipe.recipe.settings {
         let Some((program, args)) = setting.ask.split_first() else { continue };
         let program = on_path(&recipe.recipe.programs[program].program, path);
-        if let Some(program) = program.filter(|_| !manifest.engine.settings.contains_key(name))
+        if let Some(program) = program.filter(|_| !engine.settings.contains_key(name))
             && let Some(text) = first_line(&program, args, cancel).await
         {
             asked.extend(setting.kind.parse(&text).map(|value| (name.clone(), value)));

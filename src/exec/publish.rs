@@ -113,7 +113,7 @@ fn record(
     PointRecord {
         order: number as u64,
         cell: cell.id.clone(),
-        engine: plan.engine.clone(),
+        engine: plan.engines[cell.engine].label.clone(),
         axes,
         phase: planned.load.phase.clone(),
         load_point: planned.load.arrival.label(),

@@ -12,8 +12,7 @@ impl Serialize for Plan {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("format", &1)?;
         map.serialize_entry("name", &self.name)?;
-        map.serialize_entry("engine", &self.engine)?;
-        map.serialize_entry("engine_version", &self.engine_version)?;
+        map.serialize_entry("engines", &self.engines)?;
         map.serialize_entry("summary", &self.summary())?;
         map.serialize_entry("warnings", &self.warnings)?;
         map.serialize_entry("cells", &Listed(|| self.cells.iter().map(|cell| self.cell_json(cell))))?;

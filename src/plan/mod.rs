@@ -7,6 +7,7 @@
 
 mod build;
 mod check;
+mod engine;
 mod history;
 mod json;
 mod material;
@@ -16,7 +17,8 @@ mod types;
 mod values;
 
 pub use build::{Inputs, PlanError, plan};
-pub use check::check;
+pub use check::{EngineDraft, check, knows};
+pub use engine::{EngineInputs, PlanEngine};
 pub use history::{History, PastStep};
 pub use material::{Change, Decided, ModelIdentity, changes};
 pub use types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step, Summary};

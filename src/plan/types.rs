@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Change, Decided, Values};
+use super::{Change, Decided, PlanEngine, Values};
 use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
 use crate::spec::{LoadPoint, Series, Slo};
@@ -13,8 +13,8 @@ use crate::spec::{LoadPoint, Series, Slo};
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub name: String,
-    pub engine: String,
-    pub engine_version: String,
+    /// In the order of the manifest.
+    pub engines: Vec<PlanEngine>,
     /// Every axis, the known ones of the contract first.
     pub axes: Vec<String>,
     pub cells: Vec<PlannedCell>,
@@ -34,6 +34,8 @@ pub struct Plan {
 pub struct PlannedCell {
     pub id: CellId,
     pub model: String,
+    /// Index into [`Plan::engines`].
+    pub engine: usize,
     /// One value for each of [`Plan::axes`]; `None` where the manifest does not say.
     pub values: Vec<Option<Scalar>>,
     pub state: CellState,

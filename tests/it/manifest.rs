@@ -374,7 +374,7 @@ fn scalars_follow_yaml_1_2() {
     let settings = "{a: no, b: on, c: 'true', d: True, e: 0x10, f: 0o17, g: 012, h: 1e3, i: 1_000, j: 0x, k: +4, \
                     l: -.5, m: 1., n: 1.2.3, o: 12e, p: infinity, q: 2024-01-01, r: 0b1, s: --, t: e3}";
     let text = YAML.replace("{name: embedded}", &format!("{{name: embedded, settings: {settings}}}"));
-    insta::assert_debug_snapshot!(yaml(&text).unwrap().value.engine.settings);
+    insta::assert_debug_snapshot!(yaml(&text).unwrap().value.engine.unwrap().settings);
 }
 
 #[test]

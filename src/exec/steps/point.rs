@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::server::Running;
-use super::{Job, Message};
+use super::{Job, Message, reuse};
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS, SERIES};
@@ -60,7 +60,8 @@ pub(super) async fn measure(
     let run = load::run(load, sink, progress, cancel.clone()).await?;
     observation.load_ended();
     let answers = Answers::read(&records)?;
-    let (server, complaints) = observation.finish(&answers.sent).await;
+    let (server, mut complaints) = observation.finish(&answers.sent).await;
+    complaints.extend(reuse::complaint_of_metrics(running.reuses_prefixes(job), server.metrics.as_ref()));
     let measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
     for complaint in complaints {
         let cell = job.prepared.plan.cells[point.cell].id.clone();
