@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{CellId, RunId, Scalar};
-use crate::spec::{Protocol, Slo};
+use crate::spec::{Protocol, Series, Slo};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -169,6 +169,9 @@ pub struct PointRecord {
     pub slo: Option<Slo>,
     /// From 1.
     pub round: u32,
+    /// What this measurement is part of: its outcome decides what else is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
     pub status: PointStatus,
     pub reason: Option<String>,
     /// The run that measured it: an earlier one for a result that was there already.

@@ -26,6 +26,7 @@ mod recipes;
 mod refusals;
 mod rounds;
 mod schema;
+mod search;
 mod served;
 mod tensorrt_llm;
 mod venv;

@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::series::Way;
 use super::server::{self, Running};
 use super::{Job, Message, point, reuse};
 use crate::event::{Event, Outcome};
@@ -25,30 +26,62 @@ async fn measure(job: &Job, index: usize, running: &mut Running, cancel: &Cancel
     let step = &plan.steps[index];
     let tokenizer = load_tokenizer(job.prepared.output(&job.store, step.chain[0])).await;
     let mut failed = None;
-    for (number, point) in plan.points_of(index).filter(|(_, point)| point.has_work()) {
-        if cancel.is_cancelled() {
-            return Err(StepError::Interrupted);
-        }
-        started(job, point);
-        let began = Instant::now();
-        let measured = point::measure(job, number, running, &tokenizer, cancel).await;
-        let seconds = began.elapsed().as_secs_f64();
-        if let Err(error) = &measured {
-            point::publish_failure(job, number, error)?;
-        }
-        job.tell(Message::Point { index: number });
-        match measured {
-            Ok(()) => finished(job, point, seconds, Outcome::Done),
-            Err(error) => {
-                finished(job, point, seconds, Outcome::Failed { error: error.report() });
-                if let Some(lost) = running.lost(job) {
-                    return Err(lost);
-                }
-                failed.get_or_insert(error);
-            }
-        }
+    for (number, _) in plan.points_of(index).filter(|(_, point)| point.has_work()) {
+        let error = match Way::of(job, number)? {
+            None => one(job, number, running, &tokenizer, cancel).await?,
+            Some(way) => series(job, number, way, running, &tokenizer, cancel).await?,
+        };
+        failed = failed.or(error);
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Measures what a series asks for, one load point after the other. Gives the first failure, unless the series wanted to
+/// see one: a search that has found its limit went beyond it.
+async fn series(
+    job: &Job,
+    first: usize,
+    mut way: Way<'_>,
+    running: &mut Running,
+    tokenizer: &LoadedTokenizer,
+    cancel: &CancellationToken,
+) -> Result<Option<StepError>, StepError> {
+    let mut next = Some(first);
+    let mut failed = None;
+    while let Some(number) = next {
+        let error = one(job, number, running, tokenizer, cancel).await?;
+        failed = failed.or(error);
+        next = way.after(number)?;
+    }
+    Ok(failed.filter(|_| !way.has_found()))
+}
+
+/// Measures a load point. Gives its failure; the error is one that leaves nothing to go on with.
+async fn one(
+    job: &Job,
+    number: usize,
+    running: &mut Running,
+    tokenizer: &LoadedTokenizer,
+    cancel: &CancellationToken,
+) -> Result<Option<StepError>, StepError> {
+    if cancel.is_cancelled() {
+        return Err(StepError::Interrupted);
+    }
+    let point = &job.prepared.plan.points[number];
+    started(job, point);
+    let began = Instant::now();
+    let measured = point::measure(job, number, running, tokenizer, cancel).await;
+    let seconds = began.elapsed().as_secs_f64();
+    if let Err(error) = &measured {
+        point::publish_failure(job, number, error)?;
+    }
+    job.tell(Message::Point { index: number });
+    let Err(error) = measured else {
+        finished(job, point, seconds, Outcome::Done);
+        return Ok(None);
+    };
+    finished(job, point, seconds, Outcome::Failed { error: error.report() });
+    running.lost(job).map_or(Ok(Some(error)), Err)
 }
 
 type LoadedTokenizer = Result<Arc<Tokenizer>, String>;

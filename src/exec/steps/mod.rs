@@ -5,6 +5,7 @@ mod command;
 mod fetch;
 mod point;
 mod reuse;
+mod series;
 mod server;
 
 use std::collections::{BTreeMap, HashSet};

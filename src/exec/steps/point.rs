@@ -15,7 +15,7 @@ use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::observe::{Marker, Observation, Sent};
 use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
-use crate::spec::{LoadPoint, Volume};
+use crate::spec::{LoadPoint, Series, Volume};
 use crate::store::Draft;
 use crate::workload::{self, Tokenizer, Workload};
 
@@ -96,8 +96,10 @@ fn keep(
         publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), Some(measured))?;
         return Err(error);
     }
-    if answers.failed > 0 {
-        // The row stands, with its counts; but the next run shall try again, so it does not enter the store.
+    let is_try = plan.points[number].series.is_some_and(|it| matches!(*plan.series[it].rule, Series::Search(_)));
+    if answers.failed > 0 && !is_try {
+        // The row stands, with its counts; but the next run shall try again, so it does not enter the store. A search
+        // is different: failures under too much load are what it looks for.
         publish::records(plan, &job.run, number, &records)?;
         return publish::point(plan, &job.run, number, PointStatus::Ok, None, Some(measured));
     }
