@@ -118,7 +118,7 @@ fn keys_of_runs(runs: &Runs) -> Result<HashSet<String>, Failure> {
     for run in runs.folders()? {
         let plan = fs::read(run.join("plan.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
-        for plan in &plan {
+        if let Some(plan) = plan {
             let planned = items(&plan["steps"]).into_iter().chain(items(&plan["points"]));
             let planned = planned.map(|mut step| step["key"].take());
             let possible = items(&plan["series"]).into_iter().flat_map(|series| items(&series["possible"]));

@@ -109,10 +109,9 @@ fn write_points(text: &mut String, plan: &Plan, server: usize) {
     for (_, point) in plan.points_of(server).filter(|(_, point)| point.series.is_none()) {
         let state = match &point.state {
             PointState::Planned { state, .. } => state_text(state),
-            PointState::Possible { .. } => continue,
             PointState::Unsupported { because } => format!("unsupported: {because}"),
             PointState::Excluded { because } => format!("excluded: {because}"),
-            PointState::NotChosen => continue,
+            PointState::Possible { .. } | PointState::NotChosen => continue,
         };
         let phase = format!("{} {}", plan.cells[point.cell].id, point.load.phase);
         match groups.last_mut() {

@@ -82,7 +82,8 @@ impl<'a> Found<'a> {
 
     /// The rounds of one load.
     fn rounds_at(&self, load: f64) -> Option<Rounds<'a>> {
-        let of_load = |row: &Row| row.outcome().is_some_and(|outcome| outcome.load == load);
+        // serde_json reads a float to within one unit in the last place.
+        let of_load = |row: &Row| row.outcome().is_some_and(|outcome| (outcome.load - load).abs() < 1e-9 * load);
         rounds(self.rows.iter().copied().filter(|row| of_load(row))).pop()
     }
 

@@ -130,6 +130,7 @@ impl Votes {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "loads are rounded, and equal when they are the same")]
 mod tests {
     use super::*;
 
