@@ -21,6 +21,7 @@
 //! | [`engine`] | the embedded CPU engine: quantize, build, serve |
 //! | [`workload`] | prompts out of files or made here, exact under the model's tokenizer |
 //! | [`load`] | clients for HTTP and gRPC, and the loops that drive them |
+//! | [`null`] | a server without a model, on an exact timetable: what a client adds to it is the client's |
 //! | [`stats`] | records to summaries |
 //! | [`report`] | rows to CSV, JSON and tables |
 //! | [`exec`] | runs a plan: steps, leases, cancellation |
@@ -38,6 +39,7 @@ pub mod kserve;
 pub mod load;
 pub mod manifest;
 pub mod matrix;
+pub mod null;
 pub mod plan;
 pub mod process;
 pub mod progress;

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dummy", &["engine"]),
     ("workload", &["base", "spec"]),
     ("load", &["kserve", "record", "spec", "workload"]),
+    ("null", &["kserve", "spec"]),
     ("stats", &["base", "record", "spec"]),
     ("report", &["base", "record", "stats"]),
     (
@@ -52,12 +53,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("csv", &["report"]),
     ("duct", &["process"]),
     ("hf_hub", &["hub"]),
-    ("hyper", &["load"]),
+    ("hyper", &["load", "null"]),
     ("indicatif", &["progress", "cli"]),
     ("jiff", &["store"]),
     // A model's chat template is minijinja too, with other rules than ours.
     ("minijinja", &["render", "engine"]),
-    ("prost", &["kserve", "load"]),
+    ("prost", &["kserve", "load", "null"]),
     ("reqwest", &["hub", "load"]),
     ("safetensors", &["engine"]),
     ("serde_yaml", &["manifest"]),
