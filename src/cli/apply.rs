@@ -11,7 +11,7 @@ use super::{block_on, signals};
 use crate::event::StepKind;
 use crate::exec::{self, Purpose, Request, RunOutcome, RunSettings};
 use crate::progress::{Progress, Terminal};
-use crate::report;
+use crate::report::{self, Row};
 use crate::store::{Hold, Store};
 
 pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
@@ -23,6 +23,7 @@ pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Resul
         only: args.only.clone(),
         rerun: settings.rerun.clone(),
         path: std::env::var_os("PATH").unwrap_or_default(),
+        visible_gpus: std::env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned()),
         purpose: Purpose::Carry,
     };
     let cancel = CancellationToken::new();
@@ -51,7 +52,8 @@ fn terminal() -> Terminal {
 }
 
 fn report_to(outcome: &RunOutcome, output: &mut Output) -> Result<Exit, Failure> {
-    output.line(report::table(&outcome.rows, width(), color()).trim_end())?;
+    let rows: Vec<Row> = outcome.rows.iter().map(|row| briefly(row, outcome)).collect();
+    output.line(report::table(&rows, width(), color()).trim_end())?;
     output.remark("");
     let total = outcome.measured + outcome.cached;
     if outcome.measured == 0 && outcome.cached > 0 && outcome.failures.is_empty() && !outcome.interrupted {
@@ -72,6 +74,17 @@ fn report_to(outcome: &RunOutcome, output: &mut Output) -> Result<Exit, Failure>
     }
     output.remark(&format!("results: {}", outcome.run.path.join("results.csv").display()));
     Ok(exit(outcome))
+}
+
+/// A row for the table: of a reason that the list of failures says whole, only the first line.
+fn briefly(row: &Row, outcome: &RunOutcome) -> Row {
+    let mut row = row.clone();
+    if let Some(reason) = &mut row.point.reason
+        && outcome.failures.iter().any(|(_, error)| reason.contains(error))
+    {
+        reason.truncate(reason.find('\n').unwrap_or(reason.len()));
+    }
+    row
 }
 
 fn exit(outcome: &RunOutcome) -> Exit {

@@ -1,4 +1,6 @@
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -226,12 +228,12 @@ pub(super) enum ReportFormat {
 #[derive(Args, Debug)]
 pub(super) struct RunsArgs {
     #[command(subcommand)]
-    pub command: RunsCommand,
+    pub command: Option<RunsCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunsCommand {
-    /// All runs, oldest first.
+    /// All runs, oldest first: what `runs` does by itself.
     List,
     /// One run: where it is and how it ended.
     Show { run: String },
@@ -245,14 +247,14 @@ pub(super) enum RunsCommand {
 #[derive(Args, Debug)]
 pub(super) struct StoreArgs {
     #[command(subcommand)]
-    pub command: StoreCommand,
+    pub command: Option<StoreCommand>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
     /// Every output with its size.
     List,
-    /// Bytes by kind of step.
+    /// Bytes by kind of step: what `store` does by itself.
     Size,
     /// Remove outputs that no run refers to.
     Gc {
@@ -304,6 +306,37 @@ pub(super) enum EngineCommand {
     },
     /// Serve a built engine or a Hugging Face folder: OpenAI and Triton HTTP on one port, Triton gRPC on another.
     Serve(ServeArgs),
+    /// Serve without a model, on an exact timetable, to measure clients: all protocols on one port.
+    #[command(long_flag = "null")]
+    Null(NullArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NullArgs {
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// 0 is any free port.
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Write the address that is served, as JSON, once it is open.
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+    /// From a request's arrival to its first chunk, like `20ms`.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttft: Duration,
+    /// From one chunk to the next; 0 is as fast as possible.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub itl: Duration,
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub tokens_per_chunk: NonZero<u32>,
+    /// Text of a whole chunk, in bytes; a token has two at least.
+    #[arg(long, default_value_t = 5, value_name = "NUMBER")]
+    pub chunk_bytes: u32,
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub threads: NonZero<usize>,
+    /// Write when each request came and when each of its chunks left: JSON lines, in nanoseconds of CLOCK_MONOTONIC.
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

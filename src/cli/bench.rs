@@ -19,7 +19,7 @@ use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, Server
 use crate::report::{self, Row};
 use crate::spec::{Arrival, Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
 use crate::store::{EventLog, RunFolder, Runs};
-use crate::workload::{self, Prompt, Tokenizer};
+use crate::workload::{self, Prompt, Tokenizer, Workload};
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
@@ -166,11 +166,11 @@ impl Bench {
         })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
-        let workload = workload::workload_hash(&prompts, point);
+        let hash = workload::workload_hash(&prompts, point);
         let job = LoadJob {
             target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
             point: point.clone(),
-            prompts,
+            workload: Workload { prompts, due_ns: None },
             tokenizer: self.tokenizer.clone(),
         };
         let ran = load::run(job, RecordSink::create(&records)?, |_| {}, cancel.clone()).await?;
@@ -197,7 +197,7 @@ impl Bench {
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),
-            workload: Some(workload),
+            workload: Some(hash),
             client: ran.client,
             server: ServerFacts::default(),
         };

@@ -7,6 +7,7 @@ use crate::dummy::DummyError;
 use crate::engine::EngineError;
 use crate::exec::{PrepareError, RunError};
 use crate::load::LoadError;
+use crate::null::NullError;
 use crate::report::ReportError;
 use crate::store::StoreError;
 use crate::workload::WorkloadError;
@@ -24,6 +25,8 @@ pub(super) enum Failure {
     Report(#[from] ReportError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Null(#[from] NullError),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
@@ -53,6 +56,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Report(_)
             | Self::Engine(_)
+            | Self::Null(_)
             | Self::Load(_)
             | Self::Workload(_)
             | Self::File { .. }
@@ -72,9 +76,13 @@ impl Failure {
             Self::Prepare(source) => source.hint(),
             Self::Run(RunError::Store(source)) | Self::Store(source) => source.hint(),
             Self::Usage { hint, .. } => Some(hint.clone()),
+            Self::File { path, source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                Some(format!("nothing is overwritten: name another file, or remove `{}`", path.display()))
+            }
             Self::Run(_)
             | Self::Report(_)
             | Self::Engine(_)
+            | Self::Null(_)
             | Self::Load(_)
             | Self::Workload(_)
             | Self::Prompts(_)

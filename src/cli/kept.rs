@@ -15,9 +15,9 @@ use super::output::{Output, color, width};
 use crate::report;
 use crate::store::{Entry, Hold, RunFolder, Runs, Store};
 
-pub(super) fn runs(command: &RunsCommand, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn runs(command: Option<&RunsCommand>, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let runs = Runs::of_home(home);
-    match command {
+    match command.unwrap_or(&RunsCommand::List) {
         RunsCommand::List => {
             for (name, run) in runs.list()? {
                 output.line(&format!("{}  {name}  {}", run.id, ending(&run)))?;
@@ -60,11 +60,11 @@ fn ending(run: &RunFolder) -> String {
     said.join(", ")
 }
 
-pub(super) fn store(command: &StoreCommand, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn store(command: Option<&StoreCommand>, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let store = Store::of_home(home);
     let mut entries = store.entries()?;
     entries.sort_by_key(|entry| (entry.kind, entry.made));
-    match command {
+    match command.unwrap_or(&StoreCommand::Size) {
         StoreCommand::List => {
             for entry in &entries {
                 output.line(&described(entry))?;

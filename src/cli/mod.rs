@@ -60,8 +60,8 @@ fn dispatch(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> 
         Command::Why(args) => explain::run(&args, home, output),
         Command::Render(args) => render::run(&args, &home, output),
         Command::Report(args) => report::run(&args, &home, output),
-        Command::Runs(args) => kept::runs(&args.command, &home, output),
-        Command::Store(args) => kept::store(&args.command, &home, output),
+        Command::Runs(args) => kept::runs(args.command.as_ref(), &home, output),
+        Command::Store(args) => kept::store(args.command.as_ref(), &home, output),
         Command::Schema => output.json(&crate::manifest::json_schema()).map(|()| Exit::Done),
         Command::Engine(args) => engine::run(args.command, output),
         Command::Completions(args) => {

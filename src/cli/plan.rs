@@ -33,6 +33,7 @@ pub(super) fn prepare(manifest: PathBuf, home: PathBuf, only: Option<String>) ->
         only,
         rerun: std::collections::HashSet::new(),
         path: std::env::var_os("PATH").unwrap_or_default(),
+        visible_gpus: std::env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned()),
         purpose: Purpose::Look,
     };
     Ok(block_on(exec::prepare(&request, &CancellationToken::new()))??)

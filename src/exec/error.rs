@@ -42,6 +42,8 @@ pub enum PrepareError {
     File { path: PathBuf, source: std::io::Error },
     #[error("program `{program}`, which `{step}` needs, is not on this machine")]
     NoProgram { program: String, step: String, hint: Option<String> },
+    #[error("`{step}` needs {needed} GPUs, but only {usable} can be used on this machine")]
+    TooFewGpus { step: String, needed: u32, usable: u32 },
     #[error("`{what}` is `{now}`, but the lock says `{locked}`")]
     NotAsLocked { what: String, locked: String, now: String },
 }
@@ -55,6 +57,9 @@ impl PrepareError {
             Self::Store(source) => source.hint(),
             Self::NotAModel { .. } => {
                 Some("give the folder that has `config.json`, the weights and `tokenizer.json`".to_owned())
+            }
+            Self::TooFewGpus { .. } => {
+                Some("`--only` chooses cells that need fewer; `CUDA_VISIBLE_DEVICES` may hide some".to_owned())
             }
             Self::NotAsLocked { .. } => {
                 Some("restore it, or remove the `locked` section to measure what is there now".to_owned())

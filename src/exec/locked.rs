@@ -48,6 +48,7 @@ pub(super) fn lock_text(prepared: &Prepared, resolved: &Resolved) -> String {
     manifest.engine.version = Some(prepared.plan.engine_version.clone());
     let mut locked = Locked {
         benchrun: env!("CARGO_PKG_VERSION").to_owned(),
+        only: prepared.only.clone(),
         recipe: prepared.recipe.digest(),
         workloads: resolved.workloads.clone(),
         host: host(),

@@ -2,16 +2,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::{FoundProgram, find};
-use super::{PrepareError, history, locked};
+use super::{PrepareError, gpus, history, locked};
 use crate::base::Digest;
 use crate::event::StepKind;
-use crate::manifest::{self, Document, Manifest, PhaseData};
+use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
 use crate::matrix::{Cells, Only, expand};
-use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan};
+use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
 use crate::store::{Runs, Store};
 use crate::workload::{self, Prompt};
@@ -27,6 +28,8 @@ pub struct Request {
     pub rerun: HashSet<StepKind>,
     /// The PATH on which programs are looked for.
     pub path: OsString,
+    /// The `CUDA_VISIBLE_DEVICES` that servers inherit, if any.
+    pub visible_gpus: Option<String>,
     pub purpose: Purpose,
 }
 
@@ -45,6 +48,8 @@ pub struct Prepared {
     pub document: Document<Manifest>,
     /// The folder that relative paths of the manifest count from.
     pub base: PathBuf,
+    /// Which cells were chosen, as `--only` says it.
+    pub(super) only: Option<String>,
     pub recipe: LoadedRecipe,
     pub plan: Plan,
     pub(super) models: BTreeMap<String, ResolvedModel>,
@@ -57,7 +62,8 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     let (document, recipe) = read_checked(&request.manifest)?;
     let base = folder_of(&request.manifest).to_owned();
     let cells = expand(&document.value)?;
-    let chosen = chosen(request.only.as_deref(), &cells)?;
+    let only = only(request, &document.value);
+    let chosen = chosen(only.as_deref(), &cells)?;
     let store = Store::of_home(&request.home);
     let unpinned = match request.purpose {
         Purpose::Look => Unpinned::Tolerate,
@@ -82,7 +88,7 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         data_files: &data_files,
         history: &history,
     })?;
-    let mut prepared = Prepared { document, base, recipe, plan, models, programs, prompts };
+    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, prompts };
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
@@ -90,33 +96,63 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         Purpose::Carry => prepared.refuse_missing_programs()?,
         Purpose::Look => prepared.warn_of_missing_programs(),
     }
+    match (prepared.too_few_gpus(request.visible_gpus.as_deref()), request.purpose) {
+        (Some(error), Purpose::Carry) => return Err(error),
+        (Some(error), Purpose::Look) => prepared.plan.warnings.push(error.to_string()),
+        (None, Purpose::Carry | Purpose::Look) => {}
+    }
     Ok(prepared)
 }
 
 /// Checks a manifest as far as that needs neither network nor programs; gives the number of its cells.
 pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
     let (document, _) = read_checked(manifest)?;
-    Ok(expand(&document.value)?.cells.len())
+    let cells = expand(&document.value)?.cells.len();
+    read_data(&document.value, folder_of(manifest))?;
+    Ok(cells)
 }
 
-fn read_checked(manifest: &Path) -> Result<(Document<Manifest>, LoadedRecipe), PrepareError> {
-    let document = manifest::read(manifest)?;
-    let recipe = load_recipe(&document.value, folder_of(manifest))?;
-    let problems = plan::check(&document, &recipe);
-    if problems.is_empty() { Ok((document, recipe)) } else { Err(document.refuse(problems).into()) }
+/// What is wrong with the manifest comes before what is wrong with the recipe.
+fn read_checked(path: &Path) -> Result<(Document<Manifest>, LoadedRecipe), PrepareError> {
+    let mut draft = manifest::draft(path)?;
+    let loaded = load_recipe(&draft, folder_of(path));
+    match &loaded {
+        Some(Ok(recipe)) => plan::check(&mut draft, recipe),
+        // Else it may follow from that: a misspelled folder of recipes, for instance.
+        Some(Err(RecipeError::Unknown { engine, known })) if !draft.is_wrong_in(&KeyPath::of_keys(&["engine"])) => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let hint = did_you_mean(engine, "engines", &known);
+            draft.complain(engine_name(), format!("no recipe for engine `{engine}`"), Some(hint));
+        }
+        Some(Err(_)) | None => {}
+    }
+    let document = draft.finish()?;
+    Ok((document, loaded.expect("a manifest without a mistake names its engine")?))
+}
+
+fn engine_name() -> KeyPath {
+    KeyPath::of_keys(&["engine", "name"])
 }
 
 fn folder_of(manifest: &Path) -> &Path {
     manifest.parent().unwrap_or(Path::new("."))
 }
 
-/// The recipe of a manifest's engine.
-fn load_recipe(manifest: &Manifest, base: &Path) -> Result<LoadedRecipe, PrepareError> {
-    let engine = &manifest.engine;
-    let folder = engine.recipes.as_ref().map(|folder| base.join(folder));
-    let files = RecipeFiles::find(&engine.name, folder.as_deref())
-        .map_err(|source| RecipeError::Files { engine: engine.name.clone(), source })?;
-    Ok(LoadedRecipe::load(files)?)
+/// The recipe of a manifest's engine, if it has a name that can be looked for.
+fn load_recipe(draft: &Draft, base: &Path) -> Option<Result<LoadedRecipe, RecipeError>> {
+    let manifest = draft.json();
+    let engine = manifest.pointer("/engine/name")?.as_str().filter(|_| !draft.is_wrong_in(&engine_name()))?;
+    let folder = manifest.pointer("/engine/recipes").and_then(Value::as_str).map(|folder| base.join(folder));
+    let files = RecipeFiles::find(engine, folder.as_deref())
+        .map_err(|source| RecipeError::Files { engine: engine.to_owned(), source });
+    Some(files.and_then(LoadedRecipe::load))
+}
+
+/// What a lock chose, and of that what the command line chooses.
+fn only(request: &Request, manifest: &Manifest) -> Option<String> {
+    let locked = manifest.locked.as_ref().and_then(|locked| locked.only.as_deref());
+    let both: Vec<&str> = locked.into_iter().chain(request.only.as_deref()).collect();
+    (!both.is_empty()).then(|| both.join(","))
 }
 
 fn chosen(only: Option<&str>, cells: &Cells) -> Result<Vec<bool>, PrepareError> {
@@ -189,6 +225,22 @@ impl Prepared {
         }
     }
 
+    /// The first server that is to start and needs more GPUs than it can use.
+    fn too_few_gpus(&self, inherited: Option<&str>) -> Option<PrepareError> {
+        let Runtime::Host(host) = &self.document.value.runtime;
+        let visible = host.env.get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
+        let usable = gpus::usable(visible)?;
+        let plan = &self.plan;
+        let server = |cell: &PlannedCell| match cell.state {
+            CellState::Planned { server } => Some(&plan.steps[server]).filter(|server| server.state.has_work()),
+            CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => None,
+        };
+        plan.cells.iter().filter(|cell| cell.gpus > usable).find_map(|cell| {
+            let step = server(cell)?.label.clone();
+            Some(PrepareError::TooFewGpus { step, needed: cell.gpus, usable })
+        })
+    }
+
     /// The rendered files of a server's configuration: text by path, as they are in the store of this home.
     pub fn rendered_files(&self, server: usize, home: &Path) -> Result<Vec<(String, String)>, RecipeError> {
         let step = &self.plan.steps[server];
@@ -214,7 +266,7 @@ impl Prepared {
     /// The labels of the cells that a server measures, for messages.
     #[must_use]
     pub fn cells_of(&self, server: usize) -> Vec<usize> {
-        let of_server = |cell: &plan::PlannedCell| cell.state == CellState::Planned { server };
+        let of_server = |cell: &PlannedCell| cell.state == CellState::Planned { server };
         self.plan.cells.iter().enumerate().filter(|(_, cell)| of_server(cell)).map(|(index, _)| index).collect()
     }
 }

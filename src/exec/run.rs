@@ -298,6 +298,9 @@ impl<O: FnMut(&Stamped)> Task<O> {
             messages.push(format!("{name}: {failed} of {sent} requests failed; the figures are those of the others"));
         }
         messages.extend(summary.trust.input_tokens_difference.as_ref().map(ToString::to_string));
+        let limits = summary.trust.client_limits.iter();
+        let name = self.job.prepared.plan.point_label(index);
+        messages.extend(limits.map(|limit| format!("{name}: the client was the limit, or may have been: {limit}")));
         messages.extend(row.note.clone());
         for message in messages {
             self.emit(Event::Warning { cell: cell.clone(), message })?;

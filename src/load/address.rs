@@ -1,6 +1,5 @@
-use hyper::Uri;
-use hyper::header::HeaderValue;
-use hyper::http::uri::PathAndQuery;
+use http::Uri;
+use http::uri::PathAndQuery;
 
 use super::LoadError;
 
@@ -9,8 +8,8 @@ use super::LoadError;
 pub(super) struct Address {
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) host_header: HeaderValue,
-    authority: String,
+    /// `host:port`
+    pub(super) authority: String,
     prefix: String,
 }
 
@@ -28,7 +27,6 @@ impl Address {
             // An IPv6 address is bracketed in a URL and bare for the resolver.
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
-            host_header: authority.parse().map_err(|_| failed("its host has odd characters"))?,
             authority,
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })

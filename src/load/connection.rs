@@ -1,8 +1,9 @@
 use std::error::Error;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use ::http::uri::PathAndQuery;
 use bytes::Bytes;
-use hyper::http::uri::PathAndQuery;
 
 use super::LoadError;
 use super::address::Address;
@@ -10,6 +11,7 @@ use super::answer::server_message;
 use super::exchange::{Clock, End, Exchange};
 use super::grpc::{self, GrpcConnection};
 use super::http::{self, HttpConnection};
+use super::probe;
 use super::request::{self, Requests};
 use super::triton_request::Tensors;
 use crate::record::RequestError;
@@ -23,7 +25,7 @@ pub(super) struct Route {
     path: PathAndQuery,
 }
 
-/// One worker's connection.
+/// Carries one request at a time.
 pub(super) enum Connection {
     Http(HttpConnection),
     Grpc(Box<GrpcConnection>),
@@ -71,39 +73,49 @@ impl Route {
     /// The outer error is what kept us from reading them.
     async fn http_tensors(&self, model: &str, limit: Duration) -> Result<Result<Tensors, LoadError>, String> {
         let path = self.address.path(&format!("/v2/models/{model}")).ok_or("its name fits no URL")?;
-        let answer = tokio::time::timeout(limit, http::fetch(&self.address, path)).await;
-        let (status, body) = answer.map_err(|_| "no answer in time")?.map_err(|error| error.message)?;
-        if !status.is_success() {
-            return Err(format!("HTTP status {}: {}", status.as_u16(), server_message(&body)));
+        let (status, body) = probe::fetch(&format!("{}{path}", self.address.url()), limit).await?;
+        if status != 200 {
+            return Err(format!("HTTP status {status}: {}", server_message(&body)));
         }
         Tensors::from_json(model, &body).map_err(|error| error.to_string())
+    }
+
+    /// What goes over the connection for the request of this number, whose body or message is `body`.
+    pub(super) fn framed(&self, body: Bytes, request: u64) -> Bytes {
+        match self.protocol {
+            Protocol::TritonGrpc => body,
+            Protocol::OpenaiCompletions
+            | Protocol::OpenaiChat
+            | Protocol::TritonGenerate
+            | Protocol::TritonGenerateStream => http::post(&self.address, &self.path, &body, request).into(),
+        }
     }
 }
 
 impl Connection {
     /// Whether it can carry another request.
-    pub(super) async fn is_ready(&mut self) -> bool {
+    pub(super) fn is_ready(&mut self) -> bool {
         match self {
-            Self::Http(connection) => connection.is_ready().await,
+            Self::Http(connection) => connection.is_ready(),
             Self::Grpc(connection) => connection.is_ready(),
         }
     }
 
-    /// Sends `body` and keeps all that comes back in `seen`. After anything but `End::Complete` and `End::Refused`, or
+    /// Sends what [`Route::framed`] made and keeps all that comes back in `seen`. After anything but `End::Complete`, or
     /// when dropped half-way, [`Self::is_ready`] tells whether the connection survived.
     pub(super) async fn exchange(
         &mut self,
         route: &Route,
-        body: Bytes,
+        request: &Bytes,
         clock: Clock,
         seen: &mut Exchange,
+        heard_ns: &AtomicU64,
     ) -> Result<End, ClosedByServer> {
         match self {
-            Self::Http(connection) => {
-                let request = http::post(&route.address, route.path.clone(), body);
-                connection.exchange(request, clock, seen).await
+            Self::Http(connection) => connection.exchange(request, clock, seen, heard_ns).await,
+            Self::Grpc(connection) => {
+                Ok(connection.exchange(&route.path, request.clone(), clock, seen, heard_ns).await)
             }
-            Self::Grpc(connection) => Ok(connection.exchange(&route.path, body, clock, seen).await),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One gRPC channel and, on it, one bidirectional stream that carries a worker's requests one after the other.
 
 use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
-use hyper::http::uri::PathAndQuery;
+use http::uri::PathAndQuery;
 use memchr::memmem;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -16,7 +17,7 @@ use tonic::{Request, Status};
 use super::LoadError;
 use super::address::Address;
 use super::connection::failure;
-use super::exchange::{Arrival, Clock, End, Exchange};
+use super::exchange::{Clock, End, Exchange};
 use crate::kserve::grpc_inference_service_client::GrpcInferenceServiceClient;
 use crate::kserve::{ModelMetadataRequest, ModelMetadataResponse, ServerLiveRequest};
 use crate::record::RequestError;
@@ -58,8 +59,8 @@ impl GrpcConnection {
         message: Bytes,
         clock: Clock,
         seen: &mut Exchange,
+        heard_ns: &AtomicU64,
     ) -> End {
-        seen.sent_ns = clock.now_ns();
         let mut stream = match self.stream.take() {
             Some(stream) if stream.requests.send(message.clone()).is_ok() => stream,
             Some(_) | None => match self.open_stream(path, message).await {
@@ -75,8 +76,10 @@ impl GrpcConnection {
                 Ok(None) => return End::failed("stream", "the stream ended before the final response".to_owned()),
                 Err(status) => return self.failed(&status),
             };
+            heard_ns.store(at_ns, Ordering::Relaxed);
+            seen.arrivals.bytes.extend_from_slice(&bytes);
+            seen.arrivals.mark(at_ns);
             let kind = response_kind(&bytes);
-            seen.arrivals.push(Arrival { at_ns, bytes });
             match kind {
                 ResponseKind::Data => {}
                 ResponseKind::Final => {

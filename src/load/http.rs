@@ -1,100 +1,104 @@
-//! One HTTP/1.1 connection, opened and given up by its worker. A pool would hide when a connection is made; this
-//! cannot.
+//! One HTTP/1.1 connection, opened and given up by whoever sends over it. A pool would hide when a connection is made;
+//! this cannot. Reads are stamped as they return from the socket, before anything looks at them.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{self, HeaderValue};
-use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use std::io;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::uri::PathAndQuery;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::connection::{ClosedByServer, failure};
-use super::exchange::{Arrival, Clock, End, Exchange};
+use super::exchange::{Clock, End, Exchange};
+use super::http1::Framing;
 use crate::record::RequestError;
 
+/// Room for at least this much before each read.
+const LEAST_ROOM: usize = 2048;
+
 pub(super) struct HttpConnection {
-    sender: SendRequest<Full<Bytes>>,
-    /// Reads and writes the socket; ends when this value does.
-    _driver: JoinSet<()>,
+    socket: TcpStream,
     /// At least one answer came through.
     used: bool,
-    /// A request is under way, or was when it was given up.
-    busy: bool,
+    /// Between two requests, and not known to be closed.
+    idle: bool,
 }
 
 impl HttpConnection {
     pub(super) async fn open(address: &Address) -> Result<Self, RequestError> {
-        let failed = |error: &dyn std::error::Error| failure("connect", error);
-        let socket = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| failed(&error))?;
-        socket.set_nodelay(true).map_err(|error| failed(&error))?;
-        let (sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(|error| failed(&error))?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // Its error also reaches the request under way, which reports it.
-            let _ = connection.await;
-        });
-        Ok(Self { sender, _driver: driver, used: false, busy: false })
+        let failed = |error: io::Error| failure("connect", &error);
+        let socket = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(failed)?;
+        socket.set_nodelay(true).map_err(failed)?;
+        Ok(Self { socket, used: false, idle: true })
     }
 
-    /// Whether a request can be sent. Waits until the end of the last answer has been worked off.
-    pub(super) async fn is_ready(&mut self) -> bool {
-        !self.busy && self.sender.ready().await.is_ok()
+    /// Whether a request can be sent: nothing is under way, and the server has neither closed the connection nor said
+    /// anything unasked.
+    pub(super) fn is_ready(&mut self) -> bool {
+        let mut nothing = [0; 1];
+        self.idle = self.idle
+            && matches!(self.socket.try_read(&mut nothing), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        self.idle
     }
 
-    /// Sends one request and keeps what comes back, each piece with its time.
+    /// Sends one request and keeps what comes back, each read with its time. `heard_ns` is the time of the last one.
     pub(super) async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: &[u8],
         clock: Clock,
         seen: &mut Exchange,
+        heard_ns: &AtomicU64,
     ) -> Result<End, ClosedByServer> {
-        self.busy = true;
-        seen.sent_ns = clock.now_ns();
-        let response = match self.sender.send_request(request).await {
-            Ok(response) => response,
-            Err(_) if self.used => return Err(ClosedByServer),
-            Err(error) => return Ok(End::Failed(failure("stream", &error))),
-        };
-        self.used = true;
-        let status = response.status();
-        let mut body = response.into_body();
-        while let Some(frame) = body.frame().await {
+        self.idle = false;
+        // A server may refuse a request before it has read all of it: what it says then is worth more than our error.
+        let sent = self.socket.write_all(request).await;
+        let mut framing = Framing::new();
+        let broken = loop {
+            seen.arrivals.bytes.reserve(LEAST_ROOM);
+            let read = self.socket.read_buf(&mut seen.arrivals.bytes).await;
             let at_ns = clock.now_ns();
-            match frame.map(hyper::body::Frame::into_data) {
-                Ok(Ok(bytes)) => seen.arrivals.push(Arrival { at_ns, bytes }),
-                Ok(Err(_trailers)) => {}
-                Err(error) => return Ok(End::Failed(failure("stream", &error))),
+            match read {
+                Ok(0) => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error),
             }
+            seen.arrivals.mark(at_ns);
+            heard_ns.store(at_ns, Ordering::Relaxed);
+            match framing.has_ended(&seen.arrivals.bytes) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.used = true;
+                    self.idle = sent.is_ok() && framing.leaves_connection_open(&seen.arrivals.bytes);
+                    return Ok(End::Complete);
+                }
+                Err(problem) => return Ok(End::failed("stream", problem)),
+            }
+        };
+        if seen.arrivals.bytes.is_empty() && self.used {
+            return Err(ClosedByServer);
         }
-        self.busy = false;
-        Ok(if status.is_success() { End::Complete } else { End::Refused { status: status.as_u16() } })
+        Ok(match broken.or(sent.err()) {
+            Some(error) => End::Failed(failure("stream", &error)),
+            None if framing.ends_with_connection() => End::Complete,
+            None => End::failed("stream", "the server closed the connection before the answer's end".to_owned()),
+        })
     }
 }
 
-pub(super) fn post(address: &Address, path: PathAndQuery, body: Bytes) -> Request<Full<Bytes>> {
-    let mut request = get(address, path);
-    *request.method_mut() = Method::POST;
-    *request.body_mut() = Full::new(body);
-    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    request
-}
-
-fn get(address: &Address, path: PathAndQuery) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::default());
-    *request.uri_mut() = Uri::from(path);
-    request.headers_mut().insert(header::HOST, address.host_header.clone());
-    request
-}
-
-/// Asks the server for a small document, over a connection of its own.
-pub(super) async fn fetch(address: &Address, path: PathAndQuery) -> Result<(StatusCode, Bytes), RequestError> {
-    let mut connection = HttpConnection::open(address).await?;
-    let failed = |error| failure("stream", &error);
-    let response = connection.sender.send_request(get(address, path)).await.map_err(failed)?;
-    let status = response.status();
-    Ok((status, response.into_body().collect().await.map_err(failed)?.to_bytes()))
+/// A request as it travels, head and body in one piece, so that one write sends it. Its number finds it again in the
+/// logs of servers that keep request ids.
+pub(super) fn post(address: &Address, path: &PathAndQuery, body: &[u8], request: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256 + body.len());
+    // Writing to memory does not fail.
+    let _ = write!(
+        bytes,
+        "POST {path} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\nx-request-id: {request}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        address.authority,
+        body.len()
+    );
+    bytes.extend_from_slice(body);
+    bytes
 }

@@ -1,28 +1,37 @@
-//! Load on a server: clients for HTTP and gRPC, and the closed loop that drives them.
+//! Load on a server: clients for HTTP and gRPC, and the loops that drive them.
 //!
-//! [`run`] carries out one load point. Each worker owns one connection and has one request under way at a time. While
-//! an answer arrives, a worker takes the time of each chunk and keeps its bytes; everything else (framing, parsing,
-//! token counting, writing) happens in the writer's thread, after the request has ended.
+//! [`run`] carries out one load point. Requests live on shards: threads with an event loop of their own, half as many as
+//! the host has cores. While an answer arrives, a shard takes the time of each read and keeps its bytes; everything else
+//! (framing, parsing, token counting, writing) happens in a writer's thread after the request has ended. In open loop
+//! another thread keeps time.
 //!
 //! **Invariant:** the receive path does not look into an answer beyond what it needs to find its end; no bytes of a
-//! server make this module panic; no request is sent twice in silence.
+//! server make this module panic; no request is sent twice in silence, and no clock starts anew.
 
 mod address;
 mod answer;
+mod closed;
 mod connection;
 mod error;
 mod exchange;
 mod grpc;
 mod http;
+mod http1;
+mod job;
 mod json_text;
+mod open;
 mod openai;
 mod point;
 mod probe;
+mod reading;
 mod request;
+mod schedule;
+mod sender;
+mod signs;
 mod sse;
+mod threads;
 mod triton_answer;
 mod triton_request;
-mod worker;
 mod writer;
 
 #[cfg(test)]

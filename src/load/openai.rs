@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{Answer, json_message, shorten};
-use super::exchange::Arrival;
+use super::exchange::Arrivals;
 use super::json_text::JsonText;
 use super::sse;
 use crate::record::TokenSource;
@@ -42,9 +42,9 @@ struct Usage {
 }
 
 /// Reads a stream of events, which ends with `[DONE]`.
-pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
+pub(super) fn read_stream(body: &Arrivals) -> Answer {
     let mut answer = Answer::default();
-    let found = sse::events(arrivals);
+    let found = sse::events(body);
     let mut done = false;
     for event in &found.events {
         answer.first_response_ns.get_or_insert(event.at_ns);
@@ -56,7 +56,7 @@ pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
     }
     if found.events.is_empty() && found.torn {
         // Some servers answer with a plain JSON object when they cannot stream.
-        read_json(&mut answer, 0, &sse::join(arrivals));
+        read_json(&mut answer, 0, &body.bytes);
     }
     if !done {
         answer.fail("stream", "the stream ended without `[DONE]`".to_owned());
@@ -65,9 +65,9 @@ pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
 }
 
 /// Reads an answer that came as one JSON object.
-pub(super) fn read_body(arrivals: &[Arrival], end_ns: u64) -> Answer {
-    let mut answer = Answer { first_response_ns: arrivals.first().map(|first| first.at_ns), ..Answer::default() };
-    read_json(&mut answer, end_ns, &sse::join(arrivals));
+pub(super) fn read_body(body: &Arrivals, end_ns: u64) -> Answer {
+    let mut answer = Answer { first_response_ns: body.marks.first().map(|first| first.at_ns), ..Answer::default() };
+    read_json(&mut answer, end_ns, &body.bytes);
     answer
 }
 

@@ -1,30 +1,27 @@
 use std::panic::resume_unwind;
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use procfs::process::Process;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::connection::Route;
 use super::exchange::{Clock, Exchange};
-use super::worker::{Job, Limit, Part, Worker};
+use super::job::{Conversations, Job, Limits};
+use super::schedule::Schedule;
+use super::signs::{Pulse, Signs};
+use super::threads::{Threads, number_of_shards};
 use super::writer::Writer;
-use super::{LoadError, RecordSink};
-use crate::record::{ClientFacts, RequestKind};
-use crate::spec::{LoadPoint, Protocol, Volume};
-use crate::workload::{Prompt, Tokenizer};
+use super::{LoadError, RecordSink, closed, open};
+use crate::record::ClientFacts;
+use crate::spec::{LoadPoint, Protocol};
+use crate::workload::{Tokenizer, Workload};
 
-/// Connections opened at a time before the first request.
-const CONNECTING: usize = 64;
-/// Answers that may wait for the writer, besides one for each worker.
-const WAITING_ANSWERS: usize = 16;
+/// Answers that may wait for a writer, besides one for each request under way.
+const WAITING_ANSWERS: usize = 1024;
 
 /// The server and the model on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,8 +45,7 @@ impl Target {
 pub struct LoadJob {
     pub target: Target,
     pub point: LoadPoint,
-    /// Sent in order, again from the first after the last.
-    pub prompts: Arc<[Prompt]>,
+    pub workload: Workload,
     /// Counts answers of servers that do not count themselves.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
@@ -68,14 +64,12 @@ pub enum CutOff {
 pub struct PointRun {
     /// Records written, warm-up included.
     pub records: u64,
-    /// Requests sent again because the server had closed a connection that it was to keep; at most one a worker.
-    pub resent: u64,
     /// Requests under way at that moment are recorded as cut off.
     pub cut_off: Option<CutOff>,
     pub client: ClientFacts,
 }
 
-/// Carries out one load point: connections, warm-up, and after its last answer the measurement.
+/// Carries out one load point: connections, warm-up, measurement.
 ///
 /// Every request that was sent ends as one record in `sink`, in order of ending. `progress` gets the number of requests
 /// that have ended, warm-up included. What goes wrong with a request is on its record; an error means that the load
@@ -83,118 +77,128 @@ pub struct PointRun {
 pub async fn run(
     load: LoadJob,
     sink: RecordSink,
-    progress: impl Fn(u64) + Send + 'static,
+    progress: impl Fn(u64) + Send + Sync + 'static,
     cancel: CancellationToken,
 ) -> Result<PointRun, LoadError> {
-    let LoadJob { target, point, prompts, tokenizer } = load;
-    if prompts.is_empty() {
+    let LoadJob { target, point, workload, tokenizer } = load;
+    if workload.prompts.is_empty() {
         return Err(LoadError::NoPrompts);
     }
-    let request_timeout = seconds(point.request_timeout_s);
+    let limits = Limits { request: seconds(point.request_timeout_s), idle: point.idle_timeout_s.map(seconds) };
     let route = Route::new(target.protocol, &target.base_url, &target.model)?;
-    let requests = route.requests(&target.model, request_timeout).await?;
-
-    let (sender, receiver) = mpsc::channel(WAITING_ANSWERS + point.arrival.concurrency().unwrap_or(1) as usize);
-    let writer = Writer { point: point.clone(), prompts: Arc::clone(&prompts), tokenizer, sink };
-    let writing = tokio::task::spawn_blocking(move || writer.write_all(receiver, progress));
-
-    let stop = CancellationToken::new();
-    let point_timeout = seconds(point.point_timeout_s);
-    let job = Job { route, requests, model: target.model, point, prompts, clock: Clock::start(), request_timeout };
-    let mut parts = pin!(run_parts(Arc::new(job), sender, &stop));
-    let (workers, cpu_share, cut_off) = tokio::select! {
-        (workers, cpu_share) = &mut parts => (workers, cpu_share, None),
-        reason = first_of(point_timeout, &cancel) => {
-            stop.cancel();
-            let (workers, cpu_share) = parts.await;
-            (workers, cpu_share, Some(reason))
-        }
-    };
-    let resent = workers.iter().map(|worker| worker.resent).sum();
-    // The writer ends when no worker can send to it any more.
-    drop(workers);
-    let records = writing.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))?;
-    Ok(PointRun { records, resent, cut_off, client: ClientFacts { cpu_share } })
-}
-
-async fn first_of(point_timeout: Duration, cancel: &CancellationToken) -> CutOff {
-    tokio::select! {
-        () = tokio::time::sleep(point_timeout) => CutOff::PointTimeout,
-        () = cancel.cancelled() => CutOff::Cancelled,
-    }
-}
-
-async fn run_parts(
-    job: Arc<Job>,
-    exchanges: mpsc::Sender<Exchange>,
-    stop: &CancellationToken,
-) -> (Vec<Worker>, Option<f64>) {
-    let workers = (0..job.point.arrival.concurrency().unwrap_or(1)).map(|number| Worker {
-        number,
-        job: Arc::clone(&job),
-        exchanges: exchanges.clone(),
-        stop: stop.child_token(),
-        connection: None,
-        fresh_connections: false,
-        resent: 0,
+    let requests = route.requests(&target.model, limits.request).await?;
+    let job = Arc::new(Job {
+        route,
+        requests,
+        model: target.model,
+        conversations: Conversations::new(Arc::clone(&workload.prompts)),
+        limits,
+        clock: Clock::start(),
+        next_request: AtomicU64::new(0),
+        signs: Signs::default(),
+        stop: CancellationToken::new(),
+        all_sent: CancellationToken::new(),
+        point,
     });
-    let connect = |mut worker: Worker| async move {
-        // A failure shows again, and is recorded, when the worker has a request to send.
-        let _ = worker.connect().await;
-        worker
-    };
-    let workers = futures_util::stream::iter(workers).map(connect).buffer_unordered(CONNECTING).collect().await;
-
-    let warmup_requests = job.point.warmup_requests;
-    let warmup = Part { kind: RequestKind::Warmup, next: AtomicU64::new(0), limit: Limit::Requests(warmup_requests) };
-    let workers = run_part(workers, warmup).await;
-
-    let limit = match job.point.volume {
-        Volume::Requests(requests) => Limit::Requests(warmup_requests.saturating_add(requests)),
-        Volume::DurationS(duration) => {
-            let length = u64::try_from(seconds(duration).as_nanos()).unwrap_or(u64::MAX);
-            Limit::Until { ns: job.clock.now_ns().saturating_add(length) }
-        }
-    };
-    let measure = Part { kind: RequestKind::Measure, next: AtomicU64::new(warmup_requests), limit };
-    let before = CpuReading::take();
-    let workers = run_part(workers, measure).await;
-    let cpu_share = before.zip(CpuReading::take()).and_then(|(before, after)| before.share_until(&after));
-    (workers, cpu_share)
+    let writers = Writers { tokenizer, sink: Arc::new(Mutex::new(sink)), progress: Arc::new(progress) };
+    let (exchanges, writing) = writers.start(&job);
+    let cut_off = drive(&job, workload.due_ns.as_deref(), exchanges, &cancel).await;
+    for writing in writing {
+        returned(writing).await?;
+    }
+    let sink = Arc::into_inner(writers.sink).expect("every writer has ended");
+    let records = sink.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
+    Ok(PointRun { records, cut_off, client: job.signs.facts(job.clock) })
 }
 
-/// Lets every worker work until the part is over, and gives them back: all its requests have ended then.
-async fn run_part(workers: Vec<Worker>, part: Part) -> Vec<Worker> {
-    let part = Arc::new(part);
-    let mut tasks = JoinSet::new();
-    for worker in workers {
-        let part = Arc::clone(&part);
-        tasks.spawn(async move { worker.work(&part).await });
+/// What turns exchanges into records: a thread for each shard.
+struct Writers<P> {
+    tokenizer: Option<Arc<Tokenizer>>,
+    sink: Arc<Mutex<RecordSink>>,
+    progress: Arc<P>,
+}
+
+impl<P: Fn(u64) + Send + Sync + 'static> Writers<P> {
+    /// Where each shard's exchanges go, and the writers' ends.
+    fn start(&self, job: &Job) -> (Vec<mpsc::Sender<Exchange>>, Vec<JoinHandle<Result<(), LoadError>>>) {
+        let concurrency = job.point.arrival.concurrency();
+        let shards = number_of_shards(concurrency.map_or(usize::MAX, |concurrency| concurrency as usize));
+        let waiting = WAITING_ANSWERS + concurrency.unwrap_or_default() as usize;
+        let start_one = |_| {
+            let (sender, receiver) = mpsc::channel(waiting);
+            let writer = Writer {
+                point: job.point.clone(),
+                prompts: Arc::clone(job.conversations.prompts()),
+                tokenizer: self.tokenizer.clone(),
+                sink: Arc::clone(&self.sink),
+                progress: Arc::clone(&self.progress),
+            };
+            (sender, tokio::task::spawn_blocking(move || writer.write_all(receiver)))
+        };
+        (0..shards).map(start_one).unzip()
     }
-    tasks.join_all().await
+}
+
+/// Lets every shard work until the load point is over; all its requests have ended then.
+async fn drive(
+    job: &Arc<Job>,
+    trace_ns: Option<&[u64]>,
+    exchanges: Vec<mpsc::Sender<Exchange>>,
+    cancel: &CancellationToken,
+) -> Option<CutOff> {
+    let mut threads = Threads::default();
+    let end_of_pulse = CancellationToken::new();
+    let mut pulse = Pulse { clock: job.clock, shards: Vec::new() };
+    let point = &job.point;
+    let schedule =
+        Schedule::of(&point.arrival, point.volume, point.warmup_requests, point.own_arrival_seed(), trace_ns);
+    match schedule {
+        Some(schedule) => open::start(&mut threads, job, schedule, exchanges, &mut pulse),
+        None => closed::start(&mut threads, job, exchanges, &mut pulse),
+    }
+    let asking = {
+        let end = end_of_pulse.clone();
+        tokio::task::spawn_blocking(move || pulse.ask(&end))
+    };
+    let mut working = tokio::task::spawn_blocking(move || threads.join());
+    let cut_off = tokio::select! {
+        ended = &mut working => {
+            ended.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+            None
+        }
+        reason = first_of(job, cancel) => {
+            job.stop.cancel();
+            returned(working).await;
+            reason
+        }
+    };
+    end_of_pulse.cancel();
+    returned(asking).await;
+    cut_off
+}
+
+async fn first_of(job: &Job, cancel: &CancellationToken) -> Option<CutOff> {
+    let drained = async {
+        match job.point.drain_s {
+            Some(drain) => {
+                job.all_sent.cancelled().await;
+                tokio::time::sleep(seconds(drain)).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = tokio::time::sleep(seconds(job.point.point_timeout_s)) => Some(CutOff::PointTimeout),
+        () = cancel.cancelled() => Some(CutOff::Cancelled),
+        () = drained => None,
+    }
+}
+
+async fn returned<T>(task: JoinHandle<T>) -> T {
+    task.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
 }
 
 /// Settings were checked when they were read; what is out of range all the same means no limit.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-}
-
-/// CPU time of this process, in the kernel's ticks of 10 ms.
-struct CpuReading {
-    at: Instant,
-    ticks: u64,
-}
-
-impl CpuReading {
-    fn take() -> Option<Self> {
-        let stat = Process::myself().and_then(|process| process.stat()).ok()?;
-        Some(Self { at: Instant::now(), ticks: stat.utime + stat.stime })
-    }
-
-    fn share_until(&self, later: &Self) -> Option<f64> {
-        let cores = available_parallelism().ok()?.get() as f64;
-        let busy_s = later.ticks.saturating_sub(self.ticks) as f64 / procfs::ticks_per_second() as f64;
-        let window_s = (later.at - self.at).as_secs_f64();
-        (window_s > 0.0).then(|| busy_s / window_s / cores)
-    }
 }

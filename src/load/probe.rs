@@ -1,12 +1,21 @@
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// After this long without an answer a server is not ready.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Whether a GET of `url` is answered with status 200. No proxy is asked and no redirect followed.
 pub async fn answers(url: &str) -> bool {
+    fetch(url, LIMIT).await.is_ok_and(|(status, _)| status == 200)
+}
+
+/// Asks for a small document over a connection of its own: the status and the body, or why there are none.
+pub(super) async fn fetch(url: &str, limit: Duration) -> Result<(u16, Bytes), String> {
     let client =
-        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).build();
-    let Ok(client) = client else { return false };
-    client.get(url).send().await.is_ok_and(|answer| answer.status() == reqwest::StatusCode::OK)
+        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(limit).build();
+    let failed = |error: reqwest::Error| super::connection::failure("connect", &error.without_url()).message;
+    let answer = client.map_err(failed)?.get(url).send().await.map_err(failed)?;
+    let status = answer.status().as_u16();
+    Ok((status, answer.bytes().await.map_err(failed)?))
 }

@@ -1,59 +1,60 @@
 //! Server-sent events out of timed pieces of a body.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
 use memchr::memchr;
 
-use super::exchange::Arrival;
+use super::exchange::{Arrivals, Mark};
 
 /// The `data` of one event.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Event {
+pub(super) struct Event<'a> {
     /// Arrival of the piece with the event's last byte, the line end that closes it.
     pub(super) at_ns: u64,
-    pub(super) data: Vec<u8>,
+    pub(super) data: Cow<'a, [u8]>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Events {
-    pub(super) events: Vec<Event>,
+pub(super) struct Events<'a> {
+    pub(super) events: Vec<Event<'a>>,
     /// The body ended inside an event.
     pub(super) torn: bool,
 }
 
 /// Splits a body into events: lines end in LF or CRLF, an empty line closes an event, comments and other fields are
 /// skipped.
-pub(super) fn events(arrivals: &[Arrival]) -> Events {
-    let body = join(arrivals);
-    let mut times = LineTimes { arrivals, index: 0, end: arrivals.first().map_or(0, |first| first.bytes.len()) };
-    let mut rest: &[u8] = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
+pub(super) fn events(body: &Arrivals) -> Events<'_> {
+    let bytes = body.bytes.as_slice();
+    let mut marks = body.marks.as_slice();
+    let mut rest: &[u8] = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut found = Events::default();
-    let mut data: Option<Vec<u8>> = None;
+    let mut data: Option<Cow<'_, [u8]>> = None;
     while let Some(end) = memchr(b'\n', rest) {
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         rest = &rest[end + 1..];
         if line.is_empty() {
-            let at_ns = times.at(body.len() - rest.len() - 1);
+            let at_ns = arrival(&mut marks, bytes.len() - rest.len());
             found.events.extend(data.take().map(|data| Event { at_ns, data }));
         } else if let Some(value) = field_data(line) {
-            match &mut data {
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
-                }
-                None => data = Some(value.to_vec()),
-            }
+            data = Some(match data {
+                Some(data) => [&data, &b"\n"[..], value].concat().into(),
+                None => value.into(),
+            });
         }
     }
     found.torn = data.is_some() || !rest.is_empty();
     found
 }
 
-/// The whole body, without a copy when it came in one piece.
-pub(super) fn join(arrivals: &[Arrival]) -> Bytes {
-    match arrivals {
-        [only] => only.bytes.clone(),
-        several => several.iter().flat_map(|arrival| arrival.bytes.iter().copied()).collect(),
+/// When the bytes before `end` had arrived; for rising ends.
+fn arrival(marks: &mut &[Mark], end: usize) -> u64 {
+    while let [mark, later @ ..] = marks
+        && mark.end < end
+        && !later.is_empty()
+    {
+        *marks = later;
     }
+    marks.first().map_or(0, |mark| mark.at_ns)
 }
 
 fn field_data(line: &[u8]) -> Option<&[u8]> {
@@ -65,37 +66,23 @@ fn field_data(line: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Arrival of bytes at rising offsets.
-struct LineTimes<'a> {
-    arrivals: &'a [Arrival],
-    index: usize,
-    /// Offset behind the piece at `index`.
-    end: usize,
-}
-
-impl LineTimes<'_> {
-    fn at(&mut self, offset: usize) -> u64 {
-        while offset >= self.end && self.index + 1 < self.arrivals.len() {
-            self.index += 1;
-            self.end += self.arrivals[self.index].bytes.len();
-        }
-        self.arrivals[self.index].at_ns
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[track_caller]
     fn check(pieces: &[&str], expected: &[(u64, &str)], torn: bool) {
-        let arrivals: Vec<Arrival> = (1..)
-            .zip(pieces)
-            .map(|(at_ns, piece)| Arrival { at_ns, bytes: Bytes::copy_from_slice(piece.as_bytes()) })
-            .collect();
+        let mut arrivals = Arrivals::default();
+        for (at_ns, piece) in (1..).zip(pieces) {
+            arrivals.bytes.extend_from_slice(piece.as_bytes());
+            arrivals.mark(at_ns);
+        }
         let found = events(&arrivals);
-        let texts: Vec<(u64, String)> =
-            found.events.into_iter().map(|event| (event.at_ns, String::from_utf8(event.data).unwrap())).collect();
+        let texts: Vec<(u64, String)> = found
+            .events
+            .into_iter()
+            .map(|event| (event.at_ns, String::from_utf8(event.data.into_owned()).unwrap()))
+            .collect();
         let expected: Vec<(u64, String)> = expected.iter().map(|(at, text)| (*at, (*text).to_owned())).collect();
         assert_eq!((texts, found.torn), (expected, torn));
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer::{Answer, json_message, shorten};
-use super::exchange::Arrival;
+use super::exchange::Arrivals;
 use super::json_text::JsonText;
 use super::sse;
 use super::triton_request::{NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, TEXT_OUTPUT};
@@ -21,17 +21,17 @@ struct Responses {
 }
 
 /// Reads the messages of one request on a `ModelStreamInfer` stream.
-pub(super) fn read_grpc(arrivals: &[Arrival]) -> Answer {
+pub(super) fn read_grpc(messages: &Arrivals) -> Answer {
     let mut responses = Responses::default();
-    for arrival in arrivals {
-        responses.answer.first_response_ns.get_or_insert(arrival.at_ns);
-        match ModelStreamInferResponse::decode(arrival.bytes.clone()) {
+    for (at_ns, message) in messages.pieces() {
+        responses.answer.first_response_ns.get_or_insert(at_ns);
+        match ModelStreamInferResponse::decode(message) {
             Ok(message) if !message.error_message.is_empty() => {
                 responses.answer.fail("server", shorten(&message.error_message));
             }
             Ok(message) => {
                 if let Some(response) = message.infer_response {
-                    responses.add_tensors(arrival.at_ns, &response);
+                    responses.add_tensors(at_ns, &response);
                 }
             }
             Err(error) => responses.answer.fail("parse", error.to_string()),
@@ -41,16 +41,16 @@ pub(super) fn read_grpc(arrivals: &[Arrival]) -> Answer {
 }
 
 /// Reads the events of `generate_stream`. Nothing marks the last one: the body just ends.
-pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
+pub(super) fn read_stream(body: &Arrivals) -> Answer {
     let mut responses = Responses::default();
-    let found = sse::events(arrivals);
+    let found = sse::events(body);
     for event in &found.events {
         responses.answer.first_response_ns.get_or_insert(event.at_ns);
         responses.add_json(event.at_ns, &event.data);
     }
     if found.events.is_empty() && found.torn {
         // Triton answers with a plain JSON object when it cannot stream.
-        responses.add_json(0, &sse::join(arrivals));
+        responses.add_json(0, &body.bytes);
     }
     if found.torn {
         responses.answer.fail("stream", "the stream ended inside an event".to_owned());
@@ -59,10 +59,10 @@ pub(super) fn read_stream(arrivals: &[Arrival]) -> Answer {
 }
 
 /// Reads the one JSON object of `generate`.
-pub(super) fn read_body(arrivals: &[Arrival], end_ns: u64) -> Answer {
+pub(super) fn read_body(body: &Arrivals, end_ns: u64) -> Answer {
     let mut responses = Responses::default();
-    responses.answer.first_response_ns = arrivals.first().map(|first| first.at_ns);
-    responses.add_json(end_ns, &sse::join(arrivals));
+    responses.answer.first_response_ns = body.marks.first().map(|first| first.at_ns);
+    responses.add_json(end_ns, &body.bytes);
     responses.answer()
 }
 

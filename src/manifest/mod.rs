@@ -4,9 +4,10 @@
 //! deserialises.
 //!
 //! ```text
-//! text ─yaml, toml→ tree with places ─check, by the schema─ rules, for manifests only→ findings, or a Document
+//! text ─yaml, toml→ tree with places ─check, by the schema─ rules, for manifests only→ Draft with findings ─finish→ Document
 //! ```
 //!
+//! What knows the recipe complains of a [`Draft`] too, so that all mistakes are said at once.
 //! [`read_document`] reads any other type in the same way; recipes use it.
 //!
 //! **Invariant:** nothing is expanded or resolved here, and no file but the manifest is read.
@@ -27,7 +28,7 @@ mod yaml;
 
 pub use columns::known_columns;
 pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
-pub use read::{Document, Format, SourceText, read, read_document, read_text};
+pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, read_text};
 pub use schema::json_schema;
 pub use types::{
     AxisValue, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, JsonlFile, Locked, LockedModel, Manifest,

@@ -104,14 +104,6 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-impl Problem {
-    #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
 /// Why a file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -185,7 +177,8 @@ pub(super) fn listed(words: &[&str]) -> String {
     }
 }
 
-/// The known word that `word` is a slip of: a few wrong letters, or its parts in another order.
+/// The known word that `word` is a slip of: a few wrong letters, its parts in another order, or the only one that has
+/// them all, as `ttft_ms_p99` has those of `ttft_p99`.
 pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['-', ' '], "_");
     let sorted = |text: &str| {
@@ -199,13 +192,41 @@ pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if let Some(turned) = known.iter().find(|candidate| sorted(candidate) == sorted(word)) {
         return Some(turned);
     }
+    let parts = sorted(word);
     let word = plain(word);
     let slips_allowed = (word.chars().count() / 3).max(1);
-    known
+    let slip = known
         .iter()
         .filter(|candidate| candidate.len() <= LONGEST_COMPARED)
         .map(|candidate| (strsim::damerau_levenshtein(&word, &plain(candidate)), *candidate))
         .filter(|(slips, _)| *slips <= slips_allowed)
         .min_by_key(|(slips, _)| *slips)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    slip.or_else(|| {
+        let has_all = |candidate: &&&str| parts.iter().all(|part| sorted(candidate).contains(part));
+        let mut longer = known.iter().filter(has_all);
+        longer.next().copied().filter(|_| longer.next().is_none())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_understood() {
+        let known = ["ttft_ms_p99", "ttft_ms_p50", "itl_ms_p99", "status"];
+        for (word, meant) in [
+            ("statsu", Some("status")),
+            ("ttft-p99-ms", Some("ttft_ms_p99")),
+            ("ttft_p99", Some("ttft_ms_p99")),
+            ("TTFT_P50", Some("ttft_ms_p50")),
+            // Two have it.
+            ("p99", None),
+            ("throughput", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(word, &known), meant, "{word}");
+        }
+    }
 }

@@ -63,73 +63,106 @@ impl SourceText {
     }
 }
 
-/// A file that was read without a complaint, and where each value stands in it.
+/// A file that was read without a complaint.
 #[derive(Clone, Debug)]
 pub struct Document<T> {
     pub value: T,
     pub source: SourceText,
-    root: Node,
 }
 
-impl<T> Document<T> {
-    /// The place of the key or list item at the end of `path`, or `None` when the file does not have it.
+/// A manifest as far as it could be read, with what is wrong so far: others may find more before all of it is said.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    source: SourceText,
+    root: Node,
+    /// What reading found.
+    findings: Vec<Finding>,
+    /// What others found.
+    complaints: Vec<Finding>,
+}
+
+impl Draft {
+    /// What could be read; where reading found a mistake, it may be anything.
     #[must_use]
-    pub fn locate(&self, path: &KeyPath) -> Option<Location> {
-        let found = self.root.find(path);
-        found.whole.then(|| Location::of(&self.source.text, found.key_offset))
+    pub fn json(&self) -> serde_json::Value {
+        self.root.to_json()
     }
 
-    /// A complaint about the value at `path`, at the place of its key, or of its nearest ancestor in the file.
+    /// Whether reading found something wrong at `path` or further down.
     #[must_use]
-    pub fn problem(&self, path: KeyPath, message: impl Into<String>) -> Problem {
-        let location = Location::of(&self.source.text, self.root.find(&path).key_offset);
-        Problem { location, path, message: message.into(), hint: None }
+    pub fn is_wrong_in(&self, path: &KeyPath) -> bool {
+        self.findings.iter().any(|finding| finding.path.segments().starts_with(path.segments()))
     }
 
-    #[must_use]
-    pub fn refuse(&self, problems: Vec<Problem>) -> ReadError {
-        ReadError::refused(self.source.file.clone(), problems)
+    /// Adds a complaint about the key or list item at `path`, or its nearest ancestor in the file. Where reading found a
+    /// mistake already, it would only be said twice.
+    pub fn complain(&mut self, path: KeyPath, message: impl Into<String>, hint: Option<String>) {
+        if self.complaints.len() < MOST_FINDINGS && self.findings.iter().all(|finding| finding.path != path) {
+            let complaint = Complaint { message: message.into(), hint };
+            self.complaints.push(Finding { offset: self.root.find(&path).key_offset, path, complaint });
+        }
     }
+
+    /// The manifest, if nobody complained.
+    pub fn finish(mut self) -> Result<Document<Manifest>, ReadError> {
+        self.findings.append(&mut self.complaints);
+        document(self.source, &self.root, self.findings)
+    }
+}
+
+/// Reads a manifest file as far as it can be read.
+///
+/// # Errors
+/// When it cannot be opened, or its syntax leaves nothing to look at.
+pub fn draft(path: &Path) -> Result<Draft, ReadError> {
+    draft_of(SourceText::load(path)?)
 }
 
 /// Reads a manifest file.
 pub fn read(path: &Path) -> Result<Document<Manifest>, ReadError> {
-    read_manifest(SourceText::load(path)?)
+    draft(path)?.finish()
 }
 
 /// Reads a manifest from a text; `file` is how complaints name it.
 pub fn read_text(file: &str, text: &str, format: Format) -> Result<Document<Manifest>, ReadError> {
-    read_manifest(SourceText { file: file.to_owned(), text: text.to_owned(), format })
+    draft_of(SourceText { file: file.to_owned(), text: text.to_owned(), format })?.finish()
 }
 
-fn read_manifest(source: SourceText) -> Result<Document<Manifest>, ReadError> {
-    read_with(source, rules::check)
+fn draft_of(source: SourceText) -> Result<Draft, ReadError> {
+    let (root, mut findings) = checked_tree::<Manifest>(&source)?;
+    findings.extend(rules::check(&root));
+    Ok(Draft { source, root, findings, complaints: Vec::new() })
 }
 
 /// Reads a file that holds a `T`, checked against the JSON Schema of `T`. Every mistake is reported, not only the first.
 pub fn read_document<T: DeserializeOwned + JsonSchema>(source: SourceText) -> Result<Document<T>, ReadError> {
-    read_with(source, |_| Vec::new())
+    let (root, findings) = checked_tree::<T>(&source)?;
+    document(source, &root, findings)
 }
 
-fn read_with<T: DeserializeOwned + JsonSchema>(
-    source: SourceText,
-    more_checks: impl Fn(&Node) -> Vec<Finding>,
-) -> Result<Document<T>, ReadError> {
+fn checked_tree<T: JsonSchema>(source: &SourceText) -> Result<(Node, Vec<Finding>), ReadError> {
     let Parsed { root, mut findings } = match source.format {
         Format::Yaml => yaml::parse(&source.text).map_err(|finding| vec![finding]),
         Format::Toml => toml::parse(&source.text),
     }
-    .map_err(|findings| refused(&source, findings))?;
+    .map_err(|findings| refused(source, findings))?;
     if is_empty(&root) {
-        return Err(refused(&source, vec![Finding::of_file(0, Complaint::new("the file is empty"))]));
+        return Err(refused(source, vec![Finding::of_file(0, Complaint::new("the file is empty"))]));
     }
     findings.extend(check(&root, &Rule::of::<T>(), &source.text));
-    findings.extend(more_checks(&root));
+    Ok((root, findings))
+}
+
+fn document<T: DeserializeOwned>(
+    source: SourceText,
+    root: &Node,
+    findings: Vec<Finding>,
+) -> Result<Document<T>, ReadError> {
     if !findings.is_empty() {
         return Err(refused(&source, findings));
     }
     match serde_json::from_value(root.to_json()) {
-        Ok(value) => Ok(Document { value, source, root }),
+        Ok(value) => Ok(Document { value, source }),
         Err(error) => Err(refused(&source, vec![Finding::of_file(0, Complaint::new(error.to_string()))])),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::manifest::axes;
 use crate::manifest::columns::known_columns;
-use crate::manifest::problem::{KeyPath, did_you_mean};
+use crate::manifest::problem::{KeyPath, closest, did_you_mean};
 use crate::manifest::tree::{Complaint, Finding, Node};
 
 pub(super) fn check(root: &Node) -> Vec<Finding> {
@@ -56,6 +56,11 @@ pub(super) fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Valu
     value.and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
+/// Whether a key of this map is a slip of one of these names: then nothing else is to be said of their absence.
+fn is_misspelled(map: &Value, names: &[&str]) -> bool {
+    entries(Some(map)).any(|(key, _)| !names.contains(&key) && closest(key, names).is_some())
+}
+
 /// `latest` is how commands call the newest run.
 fn check_name(manifest: &Value, report: &mut Report<'_>) {
     if manifest.get("name").and_then(Value::as_str) == Some("latest") {
@@ -98,11 +103,12 @@ fn check_lengths(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &m
     let synthetic = phase.pointer("/data/synthetic");
     let is_synthetic = phase.get("data").is_none() || synthetic.is_some();
     let has_isl = synthetic.is_some_and(|synthetic| synthetic.get("isl").is_some()) || axes.contains("isl");
-    if is_synthetic && !has_isl {
+    if is_synthetic && !has_isl && !is_misspelled(phase, &["data"]) {
         let complaint = Complaint::new("nothing says how long the prompts are");
         report.at_key(path.clone(), complaint.with_hint("give `data: {synthetic: {isl: 128}}` or an axis `isl`"));
     }
-    if phase.pointer("/output/tokens").is_none() && !axes.contains("osl") {
+    let has_osl = phase.pointer("/output/tokens").is_some() || axes.contains("osl");
+    if !has_osl && !is_misspelled(phase, &["output"]) {
         let complaint = Complaint::new("nothing says how long the answers are");
         report.at_key(path.clone(), complaint.with_hint("give `output: {tokens: 128}` or an axis `osl`"));
     }

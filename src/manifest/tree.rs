@@ -113,10 +113,9 @@ impl Node {
         }
     }
 
-    /// The offset of the key or list item at the end of the path, or of its nearest ancestor that exists, and whether
-    /// the whole path exists.
+    /// The offset of the key or list item at the end of the path, or of its nearest ancestor that exists.
     pub(super) fn find(&self, path: &KeyPath) -> Found {
-        let mut found = Found { key_offset: self.offset, value_offset: self.offset, whole: true };
+        let mut found = Found { key_offset: self.offset, value_offset: self.offset };
         let mut node = self;
         for segment in path.segments() {
             let step = match (segment, &node.value) {
@@ -126,8 +125,8 @@ impl Node {
                 (Segment::Index(index), Value::List(items)) => items.get(*index).map(|item| (item.offset, item)),
                 (Segment::Key(_) | Segment::Index(_), _) => None,
             };
-            let Some((key_offset, value)) = step else { return Found { whole: false, ..found } };
-            found = Found { key_offset, value_offset: value.offset, whole: true };
+            let Some((key_offset, value)) = step else { return found };
+            found = Found { key_offset, value_offset: value.offset };
             node = value;
         }
         found
@@ -153,7 +152,6 @@ impl Node {
 pub(super) struct Found {
     pub(super) key_offset: usize,
     pub(super) value_offset: usize,
-    pub(super) whole: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

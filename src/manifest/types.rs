@@ -39,6 +39,10 @@ pub struct Manifest {
     /// Time limits of what is not a request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub time_limits: TimeLimits,
+    /// Repeat each load point, for 10 s at most, on a server without a model: what does the client itself add to TTFT and
+    /// ITL, at this load on this host? `false` for quick runs.
+    #[serde(default = "yes")]
+    pub certify: bool,
     /// What an earlier run resolved; written by benchrun into `lock.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<Locked>,
@@ -476,6 +480,9 @@ impl Duration {
 pub struct Locked {
     /// The benchrun that wrote it.
     pub benchrun: String,
+    /// The cells that `--only` chose; no others are run again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
     /// By model name.
     pub models: IndexMap<String, LockedModel>,
     /// Versions of the programs that the recipe calls, by their name there.

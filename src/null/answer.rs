@@ -45,8 +45,8 @@ pub(super) struct Course {
 
 impl Course {
     /// Of a request that is complete now.
-    pub(super) fn start(shard: &Arc<Shard>, protocol: Protocol, id: String) -> Self {
-        let truth = Truth { id, protocol, arrival_ns: now_ns(), chunks_ns: Vec::new(), complete: false };
+    pub(super) fn start(shard: &Arc<Shard>, protocol: Protocol, client_id: String) -> Self {
+        let truth = Truth { client_id, protocol, arrival_ns: now_ns(), chunks_ns: Vec::new(), complete: false };
         Self { shard: Arc::clone(shard), wait: Wait::default(), truth }
     }
 
@@ -66,9 +66,10 @@ impl Course {
 impl Drop for Course {
     fn drop(&mut self) {
         if let Some(sender) = &self.shard.truth {
-            let (id, chunks_ns) = (mem::take(&mut self.truth.id), mem::take(&mut self.truth.chunks_ns));
+            let truth = &mut self.truth;
+            let (client_id, chunks_ns) = (mem::take(&mut truth.client_id), mem::take(&mut truth.chunks_ns));
             // The writer is gone only when it could not write, which it reports itself.
-            let _ = sender.send(Truth { id, chunks_ns, ..self.truth });
+            let _ = sender.send(Truth { client_id, chunks_ns, ..self.truth });
         }
     }
 }

@@ -103,7 +103,10 @@ mod tests {
         for (prompt, tokens) in [
             (json!("one  two\nthree"), 3),
             (json!([5, 6]), 2),
-            (json!([{"role": "user", "content": "a b"}, {"role": "user", "content": [{"type": "text", "text": "c"}]}]), 3),
+            (
+                json!([{"role": "user", "content": "a b"}, {"role": "user", "content": [{"type": "text", "text": "c"}]}]),
+                3,
+            ),
             (json!(null), 0),
         ] {
             assert_eq!(count_tokens(&prompt), tokens, "{prompt}");

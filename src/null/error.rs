@@ -8,6 +8,6 @@ pub enum NullError {
     Listen { host: String, port: u16, source: io::Error },
     #[error("cannot write `{}`", .path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot start a thread that serves")]
-    Thread { source: io::Error },
+    #[error("the server stopped")]
+    Serve { source: io::Error },
 }

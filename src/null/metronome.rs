@@ -3,24 +3,23 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use timerfd::{ClockId, SetTimeFlags, TimerFd, TimerState};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-/// Nanoseconds since 1970 on a clock that only rises: one look at the calendar and the monotonic time since then. Other
-/// processes of the host can read the same clock in the same way.
+/// Nanoseconds on the host's CLOCK_MONOTONIC, which all its processes share.
 pub(super) fn now_ns() -> u64 {
-    static ORIGIN: LazyLock<(Instant, Duration)> = LazyLock::new(|| {
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        (Instant::now(), since_1970.unwrap_or_default())
-    });
-    let (origin, since_1970) = *ORIGIN;
-    nanoseconds(since_1970 + origin.elapsed())
+    let now = clock_gettime(ClockId::Monotonic);
+    let since_boot = Duration::try_from(now).expect("the clock begins at 0");
+    nanoseconds(since_boot)
 }
 
 /// At most 584 years.
@@ -35,7 +34,7 @@ pub(super) struct Metronome {
 }
 
 struct Waiting {
-    timer: TimerFd,
+    timer: OwnedFd,
     /// What the timer is set to.
     armed_ns: Option<u64>,
     tasks: BinaryHeap<Reverse<Task>>,
@@ -52,7 +51,8 @@ pub(super) struct Wait(Option<Waker>);
 
 impl Metronome {
     pub(super) fn new() -> io::Result<Self> {
-        let timer = TimerFd::new_custom(ClockId::Monotonic, true, true)?;
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         Ok(Self { waiting: Mutex::new(Waiting { timer, armed_ns: None, tasks: BinaryHeap::new() }) })
     }
 
@@ -68,7 +68,7 @@ impl Metronome {
             wait.0 = Some(waker.clone());
             let mut waiting = self.waiting();
             waiting.tasks.push(Reverse(Task { due_ns, waker: waker.clone() }));
-            waiting.arm(now);
+            waiting.arm();
         }
         Poll::Pending
     }
@@ -82,7 +82,7 @@ impl Metronome {
     /// Wakes tasks until it is dropped.
     pub(super) async fn run(&self) -> io::Result<()> {
         // An expiry is eight bytes to read, so a runtime can wait for it as it waits for a pipe.
-        let mut expiries = pipe::Receiver::from_owned_fd_unchecked(self.waiting().timer.as_fd().try_clone_to_owned()?)?;
+        let mut expiries = pipe::Receiver::from_owned_fd_unchecked(self.waiting().timer.try_clone()?)?;
         loop {
             // With more room than there is to read, the runtime knows that all is read.
             expiries.read(&mut [0; 16]).await?;
@@ -92,7 +92,7 @@ impl Metronome {
             while let Some(task) = waiting.tasks.peek_mut().filter(|task| task.0.due_ns <= now) {
                 PeekMut::pop(task).0.waker.wake();
             }
-            waiting.arm(now);
+            waiting.arm();
         }
     }
 
@@ -103,12 +103,12 @@ impl Metronome {
 
 impl Waiting {
     /// Sets the timer if a task is due before it.
-    fn arm(&mut self, now_ns: u64) {
+    fn arm(&mut self) {
         let Some(Reverse(first)) = self.tasks.peek() else { return };
         if self.armed_ns.is_none_or(|armed| first.due_ns < armed) {
-            // A timer set to 0 never expires.
-            let left = Duration::from_nanos(first.due_ns.saturating_sub(now_ns).max(1));
-            self.timer.set_state(TimerState::Oneshot(left), SetTimeFlags::Default);
+            let due = Timespec::try_from(Duration::from_nanos(first.due_ns)).expect("584 years are few");
+            let once = Itimerspec { it_interval: Timespec::default(), it_value: due };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once).expect("a timer takes any time after 0");
             self.armed_ns = Some(first.due_ns);
         }
     }

@@ -8,7 +8,7 @@
 //! - `routes`: what is answered where, HTTP/1.1 and HTTP/2 (gRPC) on one port; `openai`, `triton_http`, `triton_grpc`:
 //!   a request in, encoded chunks out; `ask`: what they have in common.
 //! - `answer`: chunks that leave when they are due; `metronome`: waiting to a few hundredths of a millisecond.
-//! - `truth`: when each chunk really left. [`serve`]: threads and sockets.
+//! - `truth`: when each chunk really left. [`NullServer`]: threads and sockets.
 //!
 //! **Invariant:** chunk k is due at arrival + ttft + k x itl, whatever happened to the chunks before it: delays do not
 //! add up. Nothing but the write happens between the time in the truth and the chunk's leaving.
@@ -25,4 +25,4 @@ mod triton_http;
 mod truth;
 
 pub use error::NullError;
-pub use serve::{NullOptions, serve};
+pub use serve::{NullOptions, NullServer};

@@ -50,50 +50,63 @@ pub struct NullOptions {
     pub truth: Option<PathBuf>,
 }
 
-/// Serves until `shutdown`, on threads of its own. `listening` is called with the bound address.
-///
-/// # Errors
-/// When the port cannot be bound, when a thread cannot start, when the truth cannot be written.
-pub fn serve(
-    options: &NullOptions,
-    shutdown: &CancellationToken,
-    listening: impl FnOnce(SocketAddr),
-) -> Result<(), NullError> {
-    let (truth, writer) = options.truth.as_deref().map(TruthWriter::create).transpose()?.unzip();
-    let threads = (0..options.threads.get()).map(|_| thread_runtime()).collect::<io::Result<Vec<_>>>();
-    let threads = threads.map_err(|source| NullError::Thread { source })?;
-    let failed = |source| NullError::Listen { host: options.host.clone(), port: options.port, source };
-    let listener = threads[0].block_on(bind(&options.host, options.port)).map_err(failed)?;
-    listening(listener.local_addr().map_err(failed)?);
-    allow_many_connections();
-    thread::scope(|scope| {
-        let writer = writer.map(|writer| scope.spawn(|| writer.run()));
-        let serving: Vec<_> = threads
-            .into_iter()
-            .map(|runtime| {
-                let (listener, truth) = (listener.try_clone(), truth.clone());
-                scope.spawn(move || runtime.block_on(serve_thread(options, listener?, truth, shutdown)))
-            })
-            .collect();
-        // With the last sender the writer ends.
-        drop(truth);
-        let ends: Vec<io::Result<()>> = serving.into_iter().map(joined).collect();
-        let served = ends.into_iter().collect::<io::Result<()>>().map_err(|source| NullError::Thread { source });
-        served.and(writer.map_or(Ok(()), joined))
-    })
+/// A server whose port is open already: what connects now is served once it serves.
+#[derive(Debug)]
+pub struct NullServer {
+    options: NullOptions,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl NullServer {
+    pub fn bind(options: NullOptions) -> Result<Self, NullError> {
+        let listen = || {
+            let listener = event_loop()?.block_on(listen(&options.host, options.port))?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let failed = |source| NullError::Listen { host: options.host.clone(), port: options.port, source };
+        let (address, listener) = listen().map_err(failed)?;
+        Ok(Self { options, listener, address })
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, on threads of its own. Blocks.
+    pub fn serve(&self, shutdown: &CancellationToken) -> Result<(), NullError> {
+        allow_many_connections();
+        let (truth, writer) = self.options.truth.as_deref().map(TruthWriter::create).transpose()?.unzip();
+        thread::scope(|scope| {
+            let writer = writer.map(|writer| scope.spawn(|| writer.run()));
+            let serve = |truth: Option<Sender<Truth>>| {
+                event_loop()?.block_on(serve_shard(&self.options, self.listener.try_clone()?, truth, shutdown))
+            };
+            let shards: Vec<_> = (0..self.options.threads.get())
+                .map(|_| truth.clone())
+                .map(|truth| scope.spawn(move || serve(truth)))
+                .collect();
+            // The writer ends with the last sender.
+            drop(truth);
+            let ends: Vec<io::Result<()>> = shards.into_iter().map(joined).collect();
+            let served = ends.into_iter().collect::<io::Result<()>>().map_err(|source| NullError::Serve { source });
+            served.and(writer.map_or(Ok(()), joined))
+        })
+    }
 }
 
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// No timer: the metronome is one.
-fn thread_runtime() -> io::Result<Runtime> {
+/// Without a timer: the metronome is one.
+fn event_loop() -> io::Result<Runtime> {
     runtime::Builder::new_current_thread().enable_io().build()
 }
 
 /// With room for all connections of a load point that are made at once.
-async fn bind(host: &str, port: u16) -> io::Result<std::net::TcpListener> {
+async fn listen(host: &str, port: u16) -> io::Result<std::net::TcpListener> {
     let address = tokio::net::lookup_host((host, port)).await?.next();
     let address = address.ok_or_else(|| io::Error::other("the name has no address"))?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -109,7 +122,7 @@ fn allow_many_connections() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-async fn serve_thread(
+async fn serve_shard(
     options: &NullOptions,
     listener: std::net::TcpListener,
     truth: Option<Sender<Truth>>,

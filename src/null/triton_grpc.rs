@@ -91,9 +91,8 @@ fn stream_infer(shard: &Arc<Shard>, message: Bytes) -> Messages {
         Err(complaint) => return failure(complaint),
     };
     let empty_final = flag(&request, "triton_enable_empty_final_response");
-    let encode = |tokens, is_last| {
-        framed(&success(response(&request, shard.chunking, &ask, tokens, is_last && !empty_final)))
-    };
+    let encode =
+        |tokens, is_last| framed(&success(response(&request, shard.chunking, &ask, tokens, is_last && !empty_final)));
     let tail = if empty_final { framed(&success(envelope(&request, true))) } else { Bytes::new() };
     Answer::new(course, Chunks::new(&ask, shard.chunking, encode, tail)).boxed()
 }

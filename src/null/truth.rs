@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::NullError;
 use crate::spec::Protocol;
 
-/// What really happened to one request: a line of the truth file. Times are nanoseconds since 1970, on a clock that only rises.
+/// What really happened to one request: a line of the truth file. Times are nanoseconds on the host's CLOCK_MONOTONIC.
 #[derive(Debug, Serialize)]
 pub(super) struct Truth {
-    /// The KServe request's id, or the header `x-request-id`; empty if there is none.
-    pub(super) id: String,
+    /// The client's name for it: the KServe request's id, or the header `x-request-id`; empty if there is none.
+    pub(super) client_id: String,
     pub(super) protocol: Protocol,
     /// The request was complete.
     pub(super) arrival_ns: u64,
@@ -32,9 +32,14 @@ pub(super) struct TruthWriter {
 
 impl TruthWriter {
     pub(super) fn create(path: &Path) -> Result<(Sender<Truth>, Self), NullError> {
-        let file = File::create(path).map_err(|source| NullError::Write { path: path.to_owned(), source })?;
+        let create = || {
+            let mut file = File::create(path)?;
+            // What the times below are counted from, as other servers' logs have it.
+            file.write_all(b"{\"monotonic_start_ns\":0}\n").map(|()| BufWriter::new(file))
+        };
+        let file = create().map_err(|source| NullError::Write { path: path.to_owned(), source })?;
         let (sender, records) = mpsc::channel();
-        Ok((sender, Self { records, path: path.to_owned(), file: BufWriter::new(file) }))
+        Ok((sender, Self { records, path: path.to_owned(), file }))
     }
 
     pub(super) fn run(mut self) -> Result<(), NullError> {

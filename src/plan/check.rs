@@ -1,83 +1,93 @@
 use indexmap::IndexSet;
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
 
 use super::phase::PHASE_AXES;
 use super::values::KNOWN_AXES;
 use crate::base::Scalar;
-use crate::manifest::{AxisValue, Document, KeyPath, Manifest, PhaseData, Problem, did_you_mean};
+use crate::manifest::{Draft, KeyPath, did_you_mean};
 use crate::recipe::{LoadedRecipe, Part, Setting, SettingKind};
 use crate::spec::Protocol;
 
-/// What is wrong with a manifest in the light of its recipe: settings that the engine does not have or that are out of
-/// range, axes that nothing uses, an unknown version. All mistakes, each at its place in the file.
-#[must_use]
-pub fn check(document: &Document<Manifest>, recipe: &LoadedRecipe) -> Vec<Problem> {
-    let check = Check { document, recipe };
-    let mut problems = Vec::new();
-    problems.extend(check.version());
-    for (name, value) in &document.value.engine.settings {
-        problems.extend(check.setting(name, value));
+/// Complains of what is wrong with a manifest in the light of its recipe: settings that the engine does not have or that
+/// are out of range, axes that nothing uses, an unknown version. All mistakes, each at its place in the file.
+///
+/// What has the wrong type is passed over, and so is what would follow from it: reading has said it.
+pub fn check(draft: &mut Draft, recipe: &LoadedRecipe) {
+    let manifest = draft.json();
+    let mut check = Check { manifest: &manifest, recipe, draft };
+    check.version();
+    for (name, value) in entries(manifest.pointer("/engine/settings")) {
+        check.setting(name, value);
     }
-    for (name, values) in &document.value.matrix.axes {
-        problems.extend(check.axis(&KeyPath::of_keys(&["matrix", "axes", name]), name, values));
+    for (name, values) in entries(manifest.pointer("/matrix/axes")) {
+        check.axis(&KeyPath::of_keys(&["matrix", "axes", name]), name, values);
     }
-    for (model, axes) in &document.value.matrix.per_model {
-        for (name, values) in axes {
-            problems.extend(check.axis(&KeyPath::of_keys(&["matrix", "per_model", model, name]), name, values));
+    for (model, axes) in entries(manifest.pointer("/matrix/per_model")) {
+        for (name, values) in entries(Some(axes)) {
+            check.axis(&KeyPath::of_keys(&["matrix", "per_model", model, name]), name, values);
         }
     }
-    problems
+}
+
+/// The entries of a map; none of anything else.
+fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    value.and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
 struct Check<'a> {
-    document: &'a Document<Manifest>,
+    manifest: &'a Value,
     recipe: &'a LoadedRecipe,
+    draft: &'a mut Draft,
 }
 
 impl Check<'_> {
-    fn version(&self) -> Option<Problem> {
-        let known = &self.recipe.recipe.versions;
-        let version = self.document.value.engine.version.as_ref().filter(|version| !known.contains(version))?;
-        let message = format!("engine `{}` has no version `{version}`", self.recipe.recipe.engine);
-        let problem = self.document.problem(KeyPath::of_keys(&["engine", "version"]), message);
-        Some(problem.with_hint(format!("known versions: {}", known.join(", "))))
-    }
-
-    fn setting(&self, name: &str, value: &Scalar) -> Option<Problem> {
-        let path = KeyPath::of_keys(&["engine", "settings", name]);
-        match self.recipe.recipe.settings.get(name) {
-            Some(setting) => wrong(setting, value).map(|message| self.document.problem(path, message)),
-            None => {
-                let message = format!("engine `{}` has no setting `{name}`", self.recipe.recipe.engine);
-                let known: Vec<&str> = self.recipe.recipe.settings.keys().map(String::as_str).collect();
-                let problem = self.document.problem(path, message);
-                Some(problem.with_hint(did_you_mean(name, "settings", &known)))
-            }
+    fn version(&mut self) {
+        let recipe = &self.recipe.recipe;
+        let version = self.manifest.pointer("/engine/version").and_then(Value::as_str);
+        if let Some(version) = version.filter(|version| !recipe.versions.iter().any(|known| known == version)) {
+            let message = format!("engine `{}` has no version `{version}`", recipe.engine);
+            let hint = format!("known versions: {}", recipe.versions.join(", "));
+            self.draft.complain(KeyPath::of_keys(&["engine", "version"]), message, Some(hint));
         }
     }
 
-    fn axis(&self, path: &KeyPath, name: &str, values: &[AxisValue]) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    fn setting(&mut self, name: &str, value: &Value) {
+        let path = KeyPath::of_keys(&["engine", "settings", name]);
+        let recipe = &self.recipe.recipe;
+        if let Some(setting) = recipe.settings.get(name) {
+            self.value(path, setting, value);
+        } else {
+            let message = format!("engine `{}` has no setting `{name}`", recipe.engine);
+            let known: Vec<&str> = recipe.settings.keys().map(String::as_str).collect();
+            self.draft.complain(path, message, Some(did_you_mean(name, "settings", &known)));
+        }
+    }
+
+    fn value(&mut self, path: KeyPath, setting: &Setting, value: &Value) {
+        if let Some(message) = Scalar::deserialize(value).ok().and_then(|value| wrong(setting, &value)) {
+            self.draft.complain(path, message, None);
+        }
+    }
+
+    fn axis(&mut self, path: &KeyPath, name: &str, values: &Value) {
         let together = name.contains('/');
         for (position, part) in name.split('/').enumerate() {
             if !self.is_used(part) {
                 let message = format!("nothing uses the axis `{part}`");
-                let problem = self.document.problem(path.clone(), message);
-                problems.push(problem.with_hint(self.instead_of(part)));
+                self.draft.complain(path.clone(), message, Some(self.instead_of(part)));
             }
             let of_phase = phase_field(part);
             let Some(setting) = of_phase.as_ref().or_else(|| self.recipe.recipe.settings.get(part)) else { continue };
-            for (index, value) in values.iter().enumerate() {
-                let value = match value {
-                    AxisValue::One(value) => Some(value),
-                    AxisValue::Together(values) => values.get(position),
-                };
+            for (index, value) in values.as_array().into_iter().flatten().enumerate() {
                 let at = path.index(index);
-                let at = if together { at.index(position) } else { at };
-                let message = value.and_then(|value| wrong(setting, value));
-                problems.extend(message.map(|message| self.document.problem(at, message)));
+                if !together {
+                    self.value(at, setting, value);
+                } else if let Some(value) = value.get(position) {
+                    self.value(at.index(position), setting, value);
+                }
             }
         }
-        problems
     }
 
     /// What to do about an axis that nothing uses.
@@ -95,22 +105,21 @@ impl Check<'_> {
     }
 
     fn is_used(&self, axis: &str) -> bool {
-        let manifest = &self.document.value;
         match axis {
             // Without a value in the phase itself, the axis is what the phase takes.
-            "isl" => {
-                self.in_templates(axis)
-                    || manifest.benchmarks.values().any(|phase| match &phase.data {
-                        PhaseData::Synthetic(synthetic) => synthetic.isl.is_none(),
-                        PhaseData::Jsonl(_) => false,
-                    })
-            }
-            "osl" => self.in_templates(axis) || manifest.benchmarks.values().any(|phase| phase.output.tokens.is_none()),
+            "isl" => self.in_templates(axis) || !self.every_phase_has(&["/data/jsonl", "/data/synthetic/isl"]),
+            "osl" => self.in_templates(axis) || !self.every_phase_has(&["/output/tokens"]),
             "model" | "precision" => true,
             // What benchrun itself tells the templates.
             "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" => false,
             _ => PHASE_AXES.contains(&axis) || self.recipe.uses(axis),
         }
+    }
+
+    /// Whether there are phases, and each of them has one of these fields.
+    fn every_phase_has(&self, fields: &[&str]) -> bool {
+        let mut phases = entries(self.manifest.get("benchmarks")).peekable();
+        phases.peek().is_some() && phases.all(|(_, phase)| fields.iter().any(|field| phase.pointer(field).is_some()))
     }
 
     /// Whether a step or the server looks the value up; a limit alone does not make a difference.

@@ -16,25 +16,21 @@ pub struct RssSampler {
 }
 
 impl RssSampler {
+    /// The first sample is taken at once, so that even the shortest watch has one.
     pub(super) fn start(root: i32, interval: Duration) -> Self {
-        let peak_bytes = Arc::new(AtomicU64::new(0));
+        // A sample that fails is one sample less.
+        let peak_bytes = Arc::new(AtomicU64::new(resident_bytes(root).unwrap_or_default()));
         let (alive, dropped) = mpsc::channel();
         let peak = Arc::clone(&peak_bytes);
         thread::spawn(move || {
-            loop {
-                // A sample that fails is one sample less.
-                if let Ok(bytes) = resident_bytes(root) {
-                    peak.fetch_max(bytes, Ordering::Relaxed);
-                }
-                if dropped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
+            while dropped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                peak.fetch_max(resident_bytes(root).unwrap_or_default(), Ordering::Relaxed);
             }
         });
         Self { peak_bytes, _alive: alive }
     }
 
-    /// The largest sum of resident memory so far, in MiB; `None` before the first sample.
+    /// The largest sum of resident memory so far, in MiB; `None` when no sample could be taken.
     #[must_use]
     pub fn peak_mib(&self) -> Option<f64> {
         let bytes = self.peak_bytes.load(Ordering::Relaxed);

@@ -123,9 +123,14 @@ fn ended(what: &str, after_s: f64, outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done => format!("{what}: done in {}", seconds(after_s)),
         Outcome::Cached => format!("{what}: cached"),
-        Outcome::Failed { error } => format!("{what}: failed after {}\n  {}", seconds(after_s), indented(error)),
+        Outcome::Failed { error } => format!("{what}: failed after {}: {}", seconds(after_s), first_line(error)),
         Outcome::Skipped { because } => format!("{what}: skipped: {}", indented(because)),
     }
+}
+
+/// All of an error is in the list of failures at the end, and in the event log.
+fn first_line(error: &str) -> &str {
+    error.lines().next().unwrap_or_default()
 }
 
 /// Lines after the first are set in, so that they are not taken for events.

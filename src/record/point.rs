@@ -33,6 +33,28 @@ impl PointStatus {
 pub struct ClientFacts {
     /// CPU seconds of the client's process a second of the window, over the host's cores: 1 is all cores busy.
     pub cpu_share: Option<f64>,
+    /// 99th percentile of the time that an event waited to be seen by the event loops, in milliseconds.
+    pub poll_delay_ms_p99: Option<f64>,
+    /// The zero of the records' times on the host's CLOCK_MONOTONIC.
+    pub began_monotonic_ns: Option<u64>,
+    /// Connections opened to the server, warm-up included.
+    pub connections: Option<u64>,
+    /// Only if the load point was certified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+}
+
+/// What the client adds to a load: the same load on a server without a model, on the same host, less what that server
+/// took by its timetable. 99th percentiles, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// TTFT - the timetable's.
+    pub ttft_added_ms_p99: Option<f64>,
+    /// Gaps between chunks - the timetable's.
+    pub itl_added_ms_p99: Option<f64>,
+    /// Sent - due.
+    pub dispatch_lag_ms_p99: Option<f64>,
 }
 
 /// What was seen of the server while it was measured.

@@ -57,12 +57,24 @@ pub struct RequestRecord {
     pub kind: RequestKind,
     /// Index of the prompt in the point's data, from 0.
     pub prompt: u64,
-    /// The closed-loop worker, from 0.
+    /// The conversation that it is a turn of, from 0; none if all conversations have one turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<u64>,
+    /// The closed-loop worker, from 0; always 0 in open loop.
     pub worker: u32,
     /// When the request was due: in a closed loop, when its worker became free.
     pub due_ns: u64,
+    /// When the bound on requests under way let it go; only if that was later than due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_ns: Option<u64>,
+    /// Nanoseconds spent on a connection for it, before it was sent; none if one was at hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_ns: Option<u64>,
     /// When its first byte was handed to the connection.
     pub sent_ns: u64,
+    /// How often it was sent; its times are those of the first attempt and of the last answer.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub attempts: u32,
     /// First chunk of the answer, with or without text.
     pub first_response_ns: Option<u64>,
     /// First chunk with non-empty text; unknown for an answer that does not stream.
@@ -84,4 +96,13 @@ pub struct RequestRecord {
     pub output_tokens_source: Option<TokenSource>,
     pub finish_reason: Option<String>,
     pub output_text: String,
+}
+
+fn once() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+fn is_once(attempts: &u32) -> bool {
+    *attempts <= 1
 }

@@ -181,6 +181,9 @@ const STATISTICS: &[(&str, OfDistribution)] = &[
 const TRUST: &[(&str, Source)] = &[
     ("dispatch_lag_ms_p99", Source::Number(|row| figure(row, |it| it.trust.dispatch_lag_ms_p99))),
     ("client_cpu_share", Source::Number(|row| row.point.client.cpu_share.into())),
+    ("client_poll_delay_ms_p99", Source::Number(|row| row.point.client.poll_delay_ms_p99.into())),
+    ("client_ttft_added_ms_p99", Source::Number(|row| certified(row, |it| it.ttft_added_ms_p99))),
+    ("client_itl_added_ms_p99", Source::Number(|row| certified(row, |it| it.itl_added_ms_p99))),
     ("client_verdict", Source::Word(|row| figure(row, |it| it.trust.client_verdict.map(ClientVerdict::name)))),
     ("request_rate_reached", Source::Number(|row| figure(row, |it| it.trust.request_rate_reached))),
 ];
@@ -197,6 +200,10 @@ const PROVENANCE: &[(&str, Source)] = &[
     ("measured_in", Source::Word(|row| row.point.measured_in.as_ref().map(RunId::as_str).into())),
     ("workload", Source::Word(|row| row.point.workload.as_deref().into())),
 ];
+
+fn certified(row: &Row, read: fn(&Certificate) -> Option<f64>) -> Value {
+    row.point.client.certificate.as_ref().and_then(read).into()
+}
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {
     row.summary.as_ref().and_then(read).into()

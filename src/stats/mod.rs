@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** no files, clocks or text formats; the same records always give the same figures.
 
+mod certificate;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod percentile;
@@ -13,6 +14,7 @@ mod summarizer;
 mod summary;
 mod threshold;
 
+pub use certificate::{Cadence, ClientLimit, Reported, certify};
 pub use percentile::{Distribution, percentile};
 pub use summarizer::{Summarizer, summarize};
 pub use summary::{

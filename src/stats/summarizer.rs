@@ -1,8 +1,8 @@
 use crate::record::{PointRecord, RequestKind, RequestRecord, RequestStatus};
 use crate::stats::percentile::mean;
 use crate::stats::{
-    ClientVerdict, Distribution, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Summary, Trust,
-    Volume, percentile,
+    ClientLimit, ClientVerdict, Distribution, InputTokensDifference, Latency, OutputTokensSource, Rates, Reported,
+    Requests, Summary, Trust, Volume, percentile,
 };
 
 /// Collects what a [`Summary`] needs of each request; it keeps times and counts, no texts.
@@ -55,7 +55,7 @@ impl Summarizer {
         self.output_tokens.add(record.output_tokens);
         self.add_source(record);
         self.input_comparison.add(record);
-        self.dispatch_lag_ms.extend(milliseconds(record.due_ns, record.sent_ns));
+        self.dispatch_lag_ms.extend(dispatch_lag_ms(record));
         self.add_latencies(record);
     }
 
@@ -97,10 +97,18 @@ impl Summarizer {
             e2e_ms: Distribution::of(self.e2e_ms),
             e2e_from_due_ms: Distribution::of(self.e2e_from_due_ms).filter(|_| open_loop),
         };
-        let median_ms = latency.e2e_ms.as_ref().map(|e2e| e2e.p50);
+        let reported = Reported {
+            ttft_ms_p99: latency.ttft_ms.as_ref().map(|ttft| ttft.p99),
+            itl_ms_p99: latency.itl_ms.as_ref().map(|itl| itl.p99),
+            e2e_ms_p50: latency.e2e_ms.as_ref().map(|e2e| e2e.p50),
+        };
+        let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, reported);
+        let known = point.client.cpu_share.is_some() && dispatch_lag_ms_p99.is_some() && reported.e2e_ms_p50.is_some();
+        let verdict = if client_limits.is_empty() { ClientVerdict::Ok } else { ClientVerdict::ClientLimited };
         let trust = Trust {
             dispatch_lag_ms_p99,
-            client_verdict: verdict(point.client.cpu_share, dispatch_lag_ms_p99, median_ms),
+            client_verdict: known.then_some(verdict),
+            client_limits,
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
         };
@@ -138,6 +146,13 @@ impl Summarizer {
     }
 }
 
+/// How late the client was: sent - due, less what was not its own doing, a wait for the bound on requests under way and
+/// the making of a connection.
+pub(super) fn dispatch_lag_ms(record: &RequestRecord) -> Option<f64> {
+    let free_ns = record.free_ns.unwrap_or_default().max(record.due_ns);
+    milliseconds(free_ns.saturating_add(record.connect_ns.unwrap_or_default()).min(record.sent_ns), record.sent_ns)
+}
+
 /// When the user had the whole answer; `None` for an answer without text.
 fn answered_ns(record: &RequestRecord) -> Option<u64> {
     record.last_token_ns.or_else(|| (!record.output_text.is_empty()).then_some(record.end_ns))
@@ -156,10 +171,6 @@ fn quotient(dividend: Option<f64>, divisor: Option<f64>) -> Option<f64> {
 fn p99(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     percentile(&values, 99.0)
-}
-
-fn verdict(cpu_share: Option<f64>, lag_ms: Option<f64>, median_ms: Option<f64>) -> Option<ClientVerdict> {
-    Some(ClientVerdict::of(cpu_share?, lag_ms?, median_ms?))
 }
 
 fn send_rate(sent: u64, span: Option<Span>) -> Option<f64> {

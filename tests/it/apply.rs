@@ -115,7 +115,7 @@ fn check_servers(run: &Path, cells: &[std::path::PathBuf]) {
                 .unwrap()
                 .contains(&format!("max_batch_size: {size}\n"))
         );
-        assert!(fs::read_to_string(cell.join("logs/bench/stderr.log")).unwrap().contains("serving"));
+        assert!(fs::read_to_string(cell.join("logs/bench/stderr.log")).unwrap().contains("to serve HTTP at"));
     }
     assert_eq!(engines.len(), 4);
 }
@@ -260,7 +260,7 @@ fn a_run_says_what_it_waits_for() {
     let lock = fs::File::create(path).unwrap();
     lock.lock().unwrap();
     let mut running = env.start(env.command(&["apply", "m.yaml"]));
-    crate::env::eventually("it says what it waits for", || {
+    running.waits_until("it says what it waits for", |running| {
         running.stderr().contains("another benchrun has this machine")
     });
     assert!(!running.has_ended());

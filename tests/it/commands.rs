@@ -46,6 +46,7 @@ fn runs_are_listed_shown_and_removed() {
     let runs = env.runs("small");
     let ids: Vec<&str> = runs.iter().map(|run| run.file_name().unwrap().to_str().unwrap()).collect();
     let listed = env.expect(0, &["runs", "list"]);
+    assert_eq!(env.expect(0, &["runs"]).stdout, listed.stdout);
     assert_eq!(listed.stdout, format!("{}  small  2 ok\n{}  small  2 ok, 2 cached\n", ids[0], ids[1]));
     env.expect(0, &["runs", "show", ids[0]]).prints(runs[0].to_str().unwrap()).prints("tiny/fp32/isl8/osl4");
     env.expect(4, &["runs", "remove", ids[0], "nosuch"]).says("no run `nosuch`");
@@ -61,6 +62,7 @@ fn runs_are_listed_shown_and_removed() {
 fn the_store_is_listed_and_cleaned() {
     let env = finished();
     let sizes = env.expect(0, &["store", "size"]);
+    assert_eq!(env.expect(0, &["store"]).stdout, sizes.stdout);
     for kind in ["fetch", "quantize", "build", "render", "bench"] {
         sizes.prints(kind);
     }
@@ -107,6 +109,12 @@ fn render_writes_the_files_of_one_cell() {
 }
 
 #[test]
+fn a_server_without_a_model_does_not_say_that_it_serves() {
+    let ended = TestEnv::new().expect(4, &["engine", "serve", "nosuch", "--http-port", "0", "--grpc-port", "0"]);
+    assert!(!ended.says("nosuch").stderr.contains("serving"), "{}", ended.stderr);
+}
+
+#[test]
 fn init_writes_a_manifest_that_plans_and_overwrites_none() {
     let env = TestEnv::new();
     env.expect(0, &["init"]).prints("wrote benchrun.yaml");
@@ -114,7 +122,7 @@ fn init_writes_a_manifest_that_plans_and_overwrites_none() {
     env.expect(10, &["plan", "benchrun.yaml", "--detailed-exitcode"]).prints("load points to measure");
     let before = text(&env.path("benchrun.yaml"));
     env.write("mine.yaml", "mine");
-    env.expect(4, &["init", "mine.yaml"]).says("cannot write `mine.yaml`").says("exists");
+    env.expect(4, &["init", "mine.yaml"]).says("exists").says("hint: nothing is overwritten: name another");
     assert_eq!(text(&env.path("mine.yaml")), "mine");
     assert_eq!(text(&env.path("benchrun.yaml")), before);
     env.expect(2, &["init", "x.yaml", "--engine", "nosuch"])
@@ -195,6 +203,18 @@ fn a_lock_repeats_its_run_and_refuses_anything_else() {
     let config = lock.lines().find(|line| line.trim_start().starts_with("config.json: ")).unwrap();
     env.write("lock.yaml", &lock.replace(config, &format!("        config.json: {}", "a".repeat(64))));
     env.expect(4, &["apply", "lock.yaml", "--home", "other"]).says("`config.json` is not what the lock says");
+}
+
+#[test]
+fn a_lock_repeats_what_was_chosen() {
+    let env = TestEnv::new();
+    env.write("m.yaml", &manifest("precision: [fp32, int8_wo], batch_size: [1, 2]", LOAD));
+    env.expect(0, &["apply", "m.yaml", "--only", "precision=fp32"]).says("4 ok");
+    let lock = env.latest("small").join("lock.yaml");
+    let lock = lock.to_str().unwrap();
+    env.expect(0, &["apply", lock]).says("nothing to do: 4 load points measured before");
+    env.expect(0, &["apply", lock, "--only", "batch_size=2"]).says("nothing to do: 2 load points measured before");
+    env.expect(3, &["apply", lock, "--only", "batch_size=3"]).says("no value `3`");
 }
 
 #[test]

@@ -201,6 +201,18 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits for something that the command has to do before it ends.
+    #[track_caller]
+    pub(crate) fn waits_until(&mut self, what: &str, happened: impl Fn(&Self) -> bool) {
+        eventually(what, || {
+            // Asked first: what a command did before it ended has happened.
+            let ended = self.has_ended();
+            let happened = happened(self);
+            assert!(happened || !ended, "it ended before {what}:\n{}\n{}", self.stdout(), self.stderr());
+            happened
+        });
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {

@@ -85,6 +85,7 @@ fn a_server_that_exits_at_start_shows_its_log_and_the_recipes_hint() {
     let ended = env.expect(4, &["apply", "m.yaml"]);
     ended.says("the server exited with exit code 7 before it was ready").says("CUDA out of memory");
     ended.says("hint: take a smaller batch size").says("logs/bench/stderr.log");
+    assert_eq!((ended.stdout + &ended.stderr).matches("CUDA out of memory").count(), 1, "it is said once");
     check_rows(&env, "take a smaller batch size");
     env.assert_nothing_runs();
 
@@ -105,18 +106,15 @@ fn a_server_that_is_never_ready_is_stopped_at_its_time_limit() {
 
 #[test]
 fn a_server_that_dies_while_it_is_measured_loses_its_points_only() {
-    // It answers its first requests and is gone at the second load point.
-    let bad = "\\\"$@\\\" & server=$!; echo $server > server.pid; wait $server; echo CUDA out of memory >&2; exit 9";
+    // It answers until the test says so: whoever kills by a process id can come too late.
+    let bad = "\\\"$@\\\" & while [ ! -e die ]; do sleep 0.05; done; kill -9 $!; echo CUDA out of memory >&2; exit 9";
     let env = env_with(&recipe(QUANTIZE, bad));
     let phase = "a: {protocol: openai-completions, concurrency: [1], requests: 2},
         b: {protocol: openai-completions, concurrency: [1], duration: 1h, request_timeout: 20s}";
     env.write("m.yaml", &of_mine("precision: [bad]").replace(LOAD, phase));
     let mut running = env.start(env.command(&["apply", "m.yaml"]));
-    crate::env::eventually("the second phase has begun", || {
-        running.has_ended() || running.stderr().contains(" b c1: started")
-    });
-    let pid: i32 = fs::read_to_string(env.path("server.pid")).unwrap().trim().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    running.waits_until("the second phase has begun", |running| running.stderr().contains(" b c1: started"));
+    env.write("die", "");
     let ended = running.end().expect(4);
     ended.says("the server exited with exit code 9 while it was measured").says("hint: take a smaller batch size");
     let rows = env.rows("small");
@@ -176,6 +174,18 @@ fn a_missing_program_is_refused_before_anything_runs() {
     env.expect(0, &["plan", "m.yaml"]).prints("warning: program `no-such-sh`, which `");
     let ended = env.expect(3, &["apply", "m.yaml"]);
     ended.says("program `no-such-sh`, which `").says("is not on this machine").says("hint: install no-such-sh 2");
+}
+
+#[test]
+fn a_server_with_more_gpus_than_there_are_is_refused_before_anything_runs() {
+    if ["/dev/kfd", "/dev/dxg"].iter().any(|other| std::path::Path::new(other).exists()) {
+        return eprintln!("skipped: this machine has GPUs that benchrun cannot count");
+    }
+    let env = env_with(&recipe(QUANTIZE, "true").replace("  ports:", "  gpus: batch_size * 1000\n  ports:"));
+    env.write("m.yaml", &of_mine("precision: [good], batch_size: [4]"));
+    env.expect(0, &["plan", "m.yaml"]).prints("warning: `bench tiny").prints("needs 4000 GPUs, but only");
+    env.expect(3, &["apply", "m.yaml"]).says("needs 4000 GPUs, but only").says("hint: `--only` chooses cells");
+    assert!(!env.home().join("runs").exists());
 }
 
 #[test]

@@ -36,8 +36,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "base", "dummy", "engine", "event", "exec", "load", "manifest", "plan", "progress", "recipe", "record",
-            "report", "spec", "store", "workload",
+            "base", "dummy", "engine", "event", "exec", "load", "manifest", "null", "plan", "progress", "recipe",
+            "record", "report", "spec", "store", "workload",
         ],
     ),
 ];
@@ -53,7 +53,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("csv", &["report"]),
     ("duct", &["process"]),
     ("hf_hub", &["hub"]),
-    ("hyper", &["load", "null"]),
+    ("hyper", &["null"]),
+    ("hyper_util", &["null"]),
     ("indicatif", &["progress", "cli"]),
     ("jiff", &["store"]),
     // A model's chat template is minijinja too, with other rules than ours.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use benchrun::manifest::{Document, Format, KeyPath, Manifest, ReadError, read, read_text};
+use benchrun::manifest::{Document, Format, KeyPath, Manifest, ReadError, draft, read, read_text};
 use proptest::prelude::*;
 
 const FULL: &str = include_str!("fixtures/full.yaml");
@@ -330,16 +330,22 @@ fn places_count_characters_and_not_the_byte_order_mark() {
 }
 
 #[test]
-fn a_document_tells_where_its_values_are() {
-    let document = yaml(YAML).unwrap();
+fn what_others_complain_of_is_said_with_what_reading_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.yaml");
+    std::fs::write(&path, YAML.to_owned() + "extra: 1\n").unwrap();
+    let mut draft = draft(&path).unwrap();
     let concurrency = KeyPath::of_keys(&["benchmarks", "smoke", "concurrency"]);
-    let place = |path: &KeyPath| document.locate(path).map(|location| (location.line, location.column));
-    assert_eq!(place(&concurrency), Some((15, 5)));
-    assert_eq!(place(&concurrency.index(1)), Some((15, 22)));
-    assert_eq!(place(&concurrency.index(2)), None);
-    let problem = document.problem(concurrency.index(2), "is missing").with_hint("add it");
-    let error = document.refuse(vec![problem]);
-    assert_eq!(error.to_string(), "m.yaml:15:5: benchmarks.smoke.concurrency[2]: is missing\n  hint: add it");
+    draft.complain(concurrency.index(1), "is odd", None);
+    draft.complain(concurrency.index(2), "is missing", Some("add it".to_owned()));
+    draft.complain(KeyPath::of_keys(&["extra"]), "follows from what was found", None);
+    let error = draft.finish().unwrap_err().to_string().replace(&path.display().to_string(), "m.yaml");
+    let expected = [
+        "m.yaml:15:5: benchmarks.smoke.concurrency[2]: is missing\n  hint: add it\n",
+        "m.yaml:15:22: benchmarks.smoke.concurrency[1]: is odd\n",
+    ];
+    let rest = error.strip_prefix(&expected.concat()).unwrap_or_else(|| panic!("{error}"));
+    assert!(rest.contains(": extra: unknown key `extra`") && !rest.contains("follows from"), "{error}");
 }
 
 #[test]

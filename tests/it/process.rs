@@ -335,6 +335,8 @@ async fn memory_counts_all_processes() {
     // Three processes, none of them smaller than the smallest.
     let least_mib = 3.0 * least as f64 / 1_048_576.0;
     assert!(server.rss_mib().unwrap() >= least_mib);
+    let first_sample = server.sample_rss(Duration::from_hours(1)).peak_mib();
+    assert!(first_sample.is_some_and(|peak| peak >= least_mib), "{first_sample:?}");
     eventually("a sample is taken of all", || sampler.peak_mib().is_some_and(|peak| peak >= least_mib));
     server.stop().await;
     assert!(sampler.peak_mib().is_some_and(|peak| peak >= least_mib));

@@ -48,7 +48,7 @@ fn mistakes_of_a_manifest_are_named_with_their_place_and_a_remedy() {
         (String::new(), &["m.yaml"]),
         (
             bad("requests: 3", "requests: 3, thresholds: {ttft_p99: {max: 1}}"),
-            &["the results have no column `ttft_p99` to bound", "known columns: "],
+            &["the results have no column `ttft_p99` to bound", "did you mean `ttft_ms_p99`?"],
         ),
     ] {
         check(&env, &text, parts);
@@ -56,10 +56,54 @@ fn mistakes_of_a_manifest_are_named_with_their_place_and_a_remedy() {
 }
 
 #[test]
-fn all_mistakes_are_said_at_once() {
+fn all_mistakes_are_said_at_once_in_the_order_of_lines() {
     let env = TestEnv::new();
     let text = one_cell().replace("concurrency:", "concurency:").replace("requests: 3", "request: 3") + "extra: 1\n";
-    check(&env, &text, &["`concurency`", "`request`", "`extra`"]);
+    // Some need the recipe to be seen, others do not.
+    let text =
+        text.replace("name: embedded", "name: embedded\n  version: '99'").replace("max_seq_len: 64", "max_len: 64");
+    let text = text.replace("precision: [fp32]", "presicion: [fp32], batch_size: [0], cache: [1]");
+    check(&env, &text, &[]);
+    let said = env.expect(3, &["validate", "m.yaml"]).stderr;
+    let parts = [
+        "engine `embedded` has no version `99`",
+        "has no setting `max_len`",
+        "nothing uses the axis `presicion`",
+        "values of the axis `batch_size` are integers from 1",
+        "nothing uses the axis `cache`",
+        "unknown key `concurency`",
+        "unknown key `request`",
+        "unknown key `extra`",
+    ];
+    let places: Vec<usize> =
+        parts.map(|part| said.find(part).unwrap_or_else(|| panic!("no `{part}` in {said}"))).into();
+    assert!(places.is_sorted(), "{said}");
+    assert_eq!(said.matches("m.yaml:").count(), parts.len(), "{said}");
+}
+
+#[test]
+fn what_follows_from_another_mistake_is_not_said() {
+    let env = TestEnv::new();
+    let good = one_cell();
+    for (from, to, alone) in [
+        // Without phases, nobody knows who would take `isl` and `osl`.
+        ("benchmarks:", "benchmark:", "unknown key `benchmark`"),
+        ("concurrency:", "concurency:", "unknown key `concurency`"),
+        ("requests: 3", "request: 3", "unknown key `request`"),
+        ("name: embedded", "name: embedded\n  version: 1", "engine.version: expected a string"),
+        ("name: embedded", "name: mine\n  recipe: recipes", "unknown key `recipe`"),
+        ("name: embedded", "name: ../embedded", "does not have the right form"),
+        ("isl/osl: [[8, 4]]", "isl/osl: [[8]]", "expected a list of 2 values"),
+        ("isl/osl: [[8, 4]]", "isl/osl: [[0, 4]]", "values of the axis `isl` are integers from 1"),
+        ("max_seq_len: 64", "max_seq_len: [64]", "engine.settings.max_seq_len: expected"),
+        ("max_seq_len: 64", "max_seq_len: 64, max_seq_len: 1", "duplicate key `max_seq_len`"),
+    ] {
+        assert!(good.contains(from));
+        env.write("m.yaml", &good.replacen(from, to, 1));
+        let ended = env.expect(3, &["validate", "m.yaml"]);
+        ended.says(alone);
+        assert_eq!(ended.stderr.matches("m.yaml:").count(), 1, "{}", ended.stderr);
+    }
 }
 
 #[test]
@@ -70,6 +114,7 @@ fn a_bad_line_of_a_data_file_is_named_before_anything_runs() {
     let text = manifest("precision: [fp32]", phase).replace(", isl/osl: [[8, 4]]", "");
     env.write("my prompts.jsonl", &("{\"text_input\": \"good\"}\n".repeat(6) + "{\"text\": \"bad\"}\n"));
     check(&env, &text, &["line 7 of `my prompts.jsonl`", "`text_input` is missing", "load"]);
+    env.expect(3, &["validate", "m.yaml"]).says("line 7 of `my prompts.jsonl`");
     env.write("my prompts.jsonl", "");
     check(&env, &text, &["`my prompts.jsonl` has no prompts"]);
     std::fs::remove_file(env.path("my prompts.jsonl")).unwrap();

@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,14 +24,14 @@ async fn measure(job: &Job, index: usize, running: &mut Running, cancel: &Cancel
     let step = &plan.steps[index];
     let tokenizer = load_tokenizer(job.prepared.output(&job.store, step.chain[0])).await;
     let mut failed = None;
-    let mut prompts = HashMap::new();
+    let mut shared = point::Shared::default();
     for (number, point) in plan.points_of(index).filter(|(_, point)| point.has_work()) {
         if cancel.is_cancelled() {
             return Err(StepError::Interrupted);
         }
         started(job, point);
         let began = Instant::now();
-        let measured = point::measure(job, number, running, &tokenizer, &mut prompts, cancel).await;
+        let measured = point::measure(job, number, running, &tokenizer, &mut shared, cancel).await;
         let seconds = began.elapsed().as_secs_f64();
         if let Err(error) = &measured {
             point::publish_failure(job, number, error)?;

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::server::Running;
-use super::{Job, Message};
+use super::{Job, Message, certify};
+use crate::base::CellId;
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS};
 use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::plan::Point;
-use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
+use crate::record::{Certificate, PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus, ServerFacts};
 use crate::spec::{Data, LoadPoint, Volume};
 use crate::store::Draft;
-use crate::workload::{self, Prompt, Tokenizer};
+use crate::workload::{self, Prompt, Tokenizer, Workload};
 
 /// Between two samples of the server's memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(500);
@@ -29,8 +30,14 @@ const PROMPTS_BY_TIME: u64 = 2048;
 /// More prompts than this are used again from the first: they are held in memory.
 const MOST_PROMPTS: u64 = 200_000;
 
-/// Counted prompts of data files, by path.
-pub(super) type FilePrompts = HashMap<PathBuf, Arc<[Prompt]>>;
+/// What the load points of a server have in common.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Counted prompts of data files, by path.
+    prompts: HashMap<PathBuf, Arc<[Prompt]>>,
+    /// Of load points, which differ in more than the round. None could be given where there is none.
+    certificates: Vec<(LoadPoint, Option<Certificate>)>,
+}
 
 /// Measures one load point and keeps it in the store and in the run.
 pub(super) async fn measure(
@@ -38,7 +45,7 @@ pub(super) async fn measure(
     number: usize,
     running: &mut Running,
     tokenizer: &Result<Arc<Tokenizer>, String>,
-    files: &mut FilePrompts,
+    shared: &mut Shared,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
     let point = &job.prepared.plan.points[number];
@@ -48,33 +55,58 @@ pub(super) async fn measure(
         // Another run measured it while this one waited.
         return publish::cached(&job.prepared.plan, &job.store, &job.run, number);
     }
-    let prompts = prompts_of(job, &point.load, tokenizer, files).await?;
+    let prompts = prompts_of(job, &point.load, tokenizer, &mut shared.prompts).await?;
     warn_of_repeats(job, point, prompts.len());
-    let workload = workload::workload_hash(&prompts, &point.load);
-    job.tell(Message::Workload { point: number, hash: workload.clone() });
+    let hash = workload::workload_hash(&prompts, &point.load);
+    job.tell(Message::Workload { point: number, hash: hash.clone() });
     let label = job.prepared.plan.point_label(number);
     let locked = job.prepared.document.value.locked.as_ref().and_then(|lock| lock.workloads.get(&label));
-    if locked.is_some_and(|locked| *locked != workload) {
+    if locked.is_some_and(|locked| *locked != hash) {
         return Err(StepError::NotAsLocked { file: format!("workload of {label}") });
     }
     let load = LoadJob {
         target: running.target(job, point.load.protocol)?,
         point: (*point.load).clone(),
-        prompts,
+        workload: Workload { prompts, due_ns: None },
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
-    let sink = RecordSink::create(&draft.output().join(REQUESTS))?;
+    let records = draft.output().join(REQUESTS);
+    let sink = RecordSink::create(&records)?;
     let memory = running.server.sample_rss(MEMORY_PAUSE);
-    let run = load::run(load, sink, progress(job, point), cancel.clone()).await?;
-    let measured = Measured {
+    let run = load::run(load.clone(), sink, progress(job, point), cancel.clone()).await?;
+    let mut measured = Measured {
         run: job.run.id.clone(),
-        workload,
+        workload: hash,
         client: run.client.clone(),
         server: ServerFacts { host_rss_mib_peak: memory.peak_mib(), ..ServerFacts::default() },
     };
     drop(memory);
     let lost = running.lost_after_load(job).await;
+    if job.prepared.document.value.certify && lost.is_none() && run.cut_off.is_none() {
+        let cell = &job.prepared.plan.cells[point.cell].id;
+        measured.client.certificate = shared.certificate(job, cell, load, &records, cancel).await;
+    }
     keep(job, number, draft, &measured, &run, lost)
+}
+
+impl Shared {
+    /// The first round's certificate is that of all rounds.
+    async fn certificate(
+        &mut self,
+        job: &Job,
+        cell: &CellId,
+        load: LoadJob,
+        records: &Path,
+        cancel: &CancellationToken,
+    ) -> Option<Certificate> {
+        let point = LoadPoint { round: 1, ..load.point.clone() };
+        if let Some((_, known)) = self.certificates.iter().find(|(known, _)| *known == point) {
+            return *known;
+        }
+        let certificate = certify::certificate(job, cell, load, records, cancel).await;
+        self.certificates.push((point, certificate));
+        certificate
+    }
 }
 
 /// A whole measurement goes into the store; a broken one stays with the run, so that what was seen is not lost.
@@ -160,7 +192,7 @@ async fn prompts_of(
     job: &Job,
     load: &LoadPoint,
     tokenizer: &Result<Arc<Tokenizer>, String>,
-    files: &mut FilePrompts,
+    files: &mut HashMap<PathBuf, Arc<[Prompt]>>,
 ) -> Result<Arc<[Prompt]>, StepError> {
     match &load.data {
         Data::Synthetic { isl } => {

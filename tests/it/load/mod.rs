@@ -7,6 +7,8 @@ mod grpc;
 mod grpc_server;
 mod http;
 mod http_server;
+mod open;
+mod turns;
 
 use std::fs;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use benchrun::load::{self, LoadJob, PointRun, RecordSink, Target};
 use benchrun::record::RequestRecord;
 use benchrun::spec::{Arrival, Data, LoadPoint, Output, OutputMode, Protocol, Sampling, Volume};
-use benchrun::workload::Prompt;
+use benchrun::workload::{Prompt, Workload};
 use tokio_util::sync::CancellationToken;
 
 /// A load point of one request at a time, which tests change as they need.
@@ -46,16 +48,21 @@ fn point(protocol: Protocol) -> LoadPoint {
 fn job(url: &str, point: LoadPoint) -> LoadJob {
     let prompts: Vec<Prompt> = (0..3).map(|number| Prompt::of_text(format!("p{number}"), Some(1))).collect();
     let target = Target { protocol: point.protocol, base_url: url.to_owned(), model: "tiny".to_owned() };
-    LoadJob { target, point, prompts: Arc::from(prompts), tokenizer: None }
+    let workload = Workload { prompts: Arc::from(prompts), due_ns: None };
+    LoadJob { target, point, workload, tokenizer: None }
 }
 
 /// Runs `point` and reads its records back, in order of sending.
 async fn run(url: &str, point: LoadPoint, cancel: CancellationToken) -> (PointRun, Vec<RequestRecord>) {
+    run_job(job(url, point), cancel).await
+}
+
+async fn run_job(job: LoadJob, cancel: CancellationToken) -> (PointRun, Vec<RequestRecord>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.jsonl");
     let (ended, last_progress) = std::sync::mpsc::channel();
     let progress = move |requests| ended.send(requests).unwrap();
-    let outcome = load::run(job(url, point), RecordSink::create(&path).unwrap(), progress, cancel).await.unwrap();
+    let outcome = load::run(job, RecordSink::create(&path).unwrap(), progress, cancel).await.unwrap();
 
     let text = fs::read_to_string(&path).unwrap();
     let mut records: Vec<RequestRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

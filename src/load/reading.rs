@@ -1,0 +1,69 @@
+use super::answer::{Answer, server_message};
+use super::exchange::{Arrivals, End, Exchange};
+use super::request::streams;
+use super::{http1, openai, triton_answer};
+use crate::record::RequestError;
+use crate::spec::{LoadPoint, Protocol};
+
+/// What the bytes of one exchange say.
+pub(super) struct Reading {
+    pub(super) answer: Answer,
+    /// The server answered with an HTTP status that is no success.
+    pub(super) refused: Option<RequestError>,
+}
+
+/// Reads what arrived. An answer that does not stream has all its text at its end.
+pub(super) fn read(point: &LoadPoint, exchange: &Exchange) -> Reading {
+    let (protocol, end_ns) = (point.protocol, exchange.end_ns);
+    let mut reading = match protocol {
+        Protocol::TritonGrpc => {
+            Reading { answer: answer_in(&exchange.arrivals, exchange, triton_answer::read_grpc), refused: None }
+        }
+        Protocol::OpenaiCompletions
+        | Protocol::OpenaiChat
+        | Protocol::TritonGenerate
+        | Protocol::TritonGenerateStream => {
+            let reply = http1::unframe(&exchange.arrivals);
+            if !matches!(reply.status, 0 | 200..300) {
+                return refused(reply.status, &reply.body, &exchange.arrivals);
+            }
+            let answer = answer_in(&reply.body, exchange, |body| match (protocol, point.streaming) {
+                (Protocol::TritonGenerate, _) => triton_answer::read_body(body, end_ns),
+                (Protocol::TritonGenerateStream | Protocol::TritonGrpc, _) => triton_answer::read_stream(body),
+                (Protocol::OpenaiCompletions | Protocol::OpenaiChat, true) => openai::read_stream(body),
+                (Protocol::OpenaiCompletions | Protocol::OpenaiChat, false) => openai::read_body(body, end_ns),
+            });
+            Reading { answer, refused: None }
+        }
+    };
+    if !streams(point) && !reading.answer.chunk_ns.is_empty() {
+        reading.answer.chunk_ns = vec![end_ns];
+    }
+    reading
+}
+
+/// The status of an HTTP answer and the seconds after which its server would like to be asked again.
+pub(super) fn refusal(point: &LoadPoint, exchange: &Exchange) -> Option<(u16, Option<u64>)> {
+    if point.protocol == Protocol::TritonGrpc {
+        return None;
+    }
+    let reply = http1::unframe(&exchange.arrivals);
+    (!matches!(reply.status, 0 | 200..300)).then_some((reply.status, reply.retry_after_s))
+}
+
+fn answer_in(body: &Arrivals, exchange: &Exchange, read: impl Fn(&Arrivals) -> Answer) -> Answer {
+    if !body.bytes.is_empty() {
+        return read(body);
+    }
+    let mut answer = Answer::default();
+    if matches!(exchange.end, End::Complete) {
+        answer.fail("stream", "the answer was empty".to_owned());
+    }
+    answer
+}
+
+fn refused(status: u16, body: &Arrivals, arrivals: &Arrivals) -> Reading {
+    let first_response_ns = arrivals.marks.first().map(|first| first.at_ns);
+    let error = RequestError { kind: format!("http_{status}"), message: server_message(&body.bytes) };
+    Reading { answer: Answer { first_response_ns, ..Answer::default() }, refused: Some(error) }
+}

@@ -1,0 +1,99 @@
+//! What the client can tell of itself while it measures.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{self, available_parallelism};
+use std::time::{Duration, Instant};
+
+use procfs::process::Process;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::exchange::Clock;
+use crate::record::ClientFacts;
+
+/// CPU time of this process, in the kernel's ticks of 10 ms.
+struct CpuReading {
+    at: Instant,
+    ticks: u64,
+}
+
+impl CpuReading {
+    fn take() -> Option<Self> {
+        let stat = Process::myself().and_then(|process| process.stat()).ok()?;
+        Some(Self { at: Instant::now(), ticks: stat.utime + stat.stime })
+    }
+
+    /// The share of the host's cores, 1 is all of them, that this process used since.
+    fn share_until_now(&self) -> Option<f64> {
+        let now = Self::take()?;
+        let cores = available_parallelism().ok()?.get() as f64;
+        let busy_s = now.ticks.saturating_sub(self.ticks) as f64 / procfs::ticks_per_second() as f64;
+        let window_s = (now.at - self.at).as_secs_f64();
+        (window_s > 0.0).then(|| busy_s / window_s / cores)
+    }
+}
+
+/// What is known of the client while a load point goes on.
+#[derive(Default)]
+pub(super) struct Signs {
+    measure_began: OnceLock<Option<CpuReading>>,
+    delays_ns: Mutex<Vec<u64>>,
+    connections: AtomicU64,
+}
+
+impl Signs {
+    /// The first measured request is about to be sent.
+    pub(super) fn measure_begins(&self) {
+        self.measure_began.get_or_init(CpuReading::take);
+    }
+
+    pub(super) fn connection_opened(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// At the end of the load point.
+    pub(super) fn facts(&self, clock: Clock) -> ClientFacts {
+        let mut delays_ns = self.delays_ns.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        delays_ns.sort_unstable();
+        let p99 = delays_ns.len().checked_sub(1).map(|last| delays_ns[last * 99 / 100]);
+        ClientFacts {
+            cpu_share: self.measure_began.get().and_then(|began| began.as_ref()?.share_until_now()),
+            poll_delay_ms_p99: p99.map(|delay_ns| delay_ns as f64 / 1e6),
+            began_monotonic_ns: clock.began_monotonic_ns(),
+            connections: Some(self.connections.load(Ordering::Relaxed)),
+            certificate: None,
+        }
+    }
+
+    /// A shard's side of [`Pulse`]. Ends with the questions.
+    pub(super) async fn answer(&self, mut questions: mpsc::UnboundedReceiver<u64>, clock: Clock) {
+        while let Some(asked_ns) = questions.recv().await {
+            let delay_ns = clock.now_ns().saturating_sub(asked_ns);
+            self.delays_ns.lock().unwrap_or_else(PoisonError::into_inner).push(delay_ns);
+        }
+    }
+}
+
+/// Asks every shard again and again for a sign of life. How long it takes to give it is how long a chunk that arrived at
+/// that moment would have waited for its time stamp.
+pub(super) struct Pulse {
+    pub(super) clock: Clock,
+    pub(super) shards: Vec<mpsc::UnboundedSender<u64>>,
+}
+
+impl Pulse {
+    /// Between two questions.
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    /// Asks until `end`. Blocks: runs on a thread of its own.
+    pub(super) fn ask(&self, end: &CancellationToken) {
+        while !end.is_cancelled() {
+            for shard in &self.shards {
+                // A shard that has ended has nothing to say.
+                let _ = shard.send(self.clock.now_ns());
+            }
+            thread::sleep(Self::PAUSE);
+        }
+    }
+}
