@@ -16,6 +16,7 @@ mod layers;
 mod load;
 mod local_hub;
 mod manifest;
+mod null;
 mod process;
 mod recipes;
 mod refusals;
