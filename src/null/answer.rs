@@ -74,27 +74,19 @@ impl Drop for Course {
     }
 }
 
-/// Encoded chunks, each when it is due, then the tail if there is one.
+/// Encoded chunks, each when it is due.
 pub(super) struct Answer {
     course: Course,
     chunks: Chunks,
     /// The next chunk.
     index: u32,
+    /// A chunk was just handed over and is not yet written.
+    unwritten: bool,
 }
 
 impl Answer {
     pub(super) fn new(course: Course, chunks: Chunks) -> Self {
-        Self { course, chunks, index: 0 }
-    }
-
-    /// With a frame around every chunk.
-    pub(super) fn framed(mut self, frame: impl Fn(&[u8]) -> Bytes) -> Self {
-        for part in [&mut self.chunks.chunk, &mut self.chunks.last, &mut self.chunks.tail] {
-            if !part.is_empty() {
-                *part = frame(part);
-            }
-        }
-        self
+        Self { course, chunks, index: 0, unwritten: false }
     }
 }
 
@@ -110,8 +102,14 @@ impl Stream for Answer {
         }
         let due = self.chunks.unsent + index;
         let now = ready!(self.course.poll_due(due, context));
-        self.course.sent(now);
+        if mem::take(&mut self.unwritten) {
+            // A chunk that is due by now would travel in the same write as the one before it.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.index += 1;
+        self.unwritten = true;
+        self.course.sent(now);
         let last = self.index == self.chunks.count;
         Poll::Ready(Some(if last { mem::take(&mut self.chunks.last) } else { self.chunks.chunk.clone() }))
     }

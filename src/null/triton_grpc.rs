@@ -41,7 +41,20 @@ const OK: Status = Status { code: 0, message: String::new() };
 const INVALID_ARGUMENT: u8 = 3;
 const UNIMPLEMENTED: u8 = 12;
 
-/// Answers one call of `method`, whose messages come and go without their frames' meaning for HTTP/2.
+/// Answers one call of `method`.
+pub(super) async fn call(shard: Arc<Shard>, method: &str, request: Request<Incoming>) -> Response<Body> {
+    let mut requests = Box::pin(messages(request.into_body()));
+    if method == "ModelStreamInfer" {
+        let responses = requests.flat_map_unordered(None, move |message| stream_infer(&shard, message));
+        return respond(responses.boxed(), OK);
+    }
+    let request = requests.next().await.unwrap_or_default();
+    match unary(&shard, method, request).await {
+        Ok(message) => respond(stream::iter([message]).boxed(), OK),
+        Err(status) => respond(stream::empty().boxed(), status),
+    }
+}
+
 async fn unary(shard: &Arc<Shard>, method: &str, request: Bytes) -> Result<Bytes, Status> {
     match method {
         "ServerLive" => Ok(framed(&ServerLiveResponse { live: true })),
@@ -191,3 +204,34 @@ fn framed(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
+/// The messages of a call's body, until it ends or breaks.
+fn messages(body: Incoming) -> impl Stream<Item = Bytes> {
+    stream::unfold((body, BytesMut::new()), async |(mut body, mut buffer)| {
+        loop {
+            if let Some(length) = buffer.get(1..5).and_then(|length| length.first_chunk()) {
+                let end = 5 + u32::from_be_bytes(*length) as usize;
+                if buffer.len() >= end {
+                    let mut message = buffer.split_to(end).freeze();
+                    message.advance(5);
+                    return Some((message, (body, buffer)));
+                }
+            }
+            let frame = body.frame().await?.ok()?;
+            buffer.extend_from_slice(&frame.into_data().ok()?);
+        }
+    })
+}
+
+fn respond(messages: Messages, status: Status) -> Response<Body> {
+    let trailers = HeaderMap::from_iter([
+        (HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(status.code))),
+        (
+            HeaderName::from_static("grpc-message"),
+            HeaderValue::from_str(&status.message).unwrap_or(HeaderValue::from_static("")),
+        ),
+    ]);
+    let frames = messages.map(Frame::data).chain(stream::iter([Frame::trailers(trailers)]));
+    let mut response = Response::new(StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
