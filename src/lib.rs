@@ -17,11 +17,12 @@
 //! | [`process`] | external commands: argument list, log files, time limit, process group |
 //! | [`hub`] | models of a Hugging Face hub, whole or not at all |
 //! | [`dummy`] | models made here: random weights, a real tokenizer |
-//! | [`kserve`] | generated gRPC messages of Triton's protocol |
+//! | [`kserve`] | generated gRPC messages of Triton's protocol; the descriptors of its model configuration |
 //! | [`engine`] | the embedded CPU engine: quantize, build, serve |
 //! | [`workload`] | prompts out of files or made here, exact under the model's tokenizer |
 //! | [`load`] | clients for HTTP and gRPC, and the loops that drive them |
 //! | [`null`] | a server without a model, on an exact timetable: what a client adds to it is the client's |
+//! | [`observe`] | a server's own metrics, and what it takes of the host, while it is measured |
 //! | [`stats`] | records to summaries |
 //! | [`report`] | rows to CSV, JSON and tables |
 //! | [`exec`] | runs a plan: steps, leases, cancellation |
@@ -40,6 +41,7 @@ pub mod load;
 pub mod manifest;
 pub mod matrix;
 pub mod null;
+pub mod observe;
 pub mod plan;
 pub mod process;
 pub mod progress;

@@ -35,7 +35,7 @@ pub(super) fn run(args: &ApplyArgs, home: PathBuf, output: &mut Output) -> Resul
             ));
         };
         let prepared = tokio::select! {
-            prepared = exec::prepare(&request, &cancel) => prepared?,
+            prepared = exec::prepare(&request, |text| output.remark(text), &cancel) => prepared?,
             () = cancel.cancelled() => return Ok(None),
         };
         let mut progress = Progress::new(terminal());

@@ -44,6 +44,8 @@ pub(super) enum Command {
     Render(RenderArgs),
     /// Rebuild the reports of a run from its records.
     Report(ReportArgs),
+    /// Compare two runs: differences, 95 % intervals and a verdict for each load point.
+    Compare(CompareArgs),
     /// List, show and remove runs.
     Runs(RunsArgs),
     /// Show and clean the store of step outputs.
@@ -142,13 +144,17 @@ pub(super) struct BenchArgs {
     /// The model's name on the server.
     #[arg(short = 'm', long)]
     pub model: String,
+    /// The server's Prometheus metrics, to put its own figures beside: `http://127.0.0.1:8000/metrics`.
+    #[arg(long, value_name = "URL")]
+    pub metrics_url: Option<String>,
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
     /// Folder with the model's `tokenizer.json`: for synthetic prompts, and where the server does not count tokens.
     #[arg(long, value_name = "DIR")]
     pub tokenizer_path: Option<PathBuf>,
-    /// Prompts: one JSON object a line with a `text_input`.
+    /// Prompts: one JSON object a line with a `text_input`, a `prompt`, or `messages` of a chat, and perhaps its own
+    /// `max_tokens`.
     #[arg(long, value_name = "FILE")]
     pub input_data: Option<PathBuf>,
     /// Synthetic prompts of this many tokens, instead of a file.
@@ -223,6 +229,31 @@ pub(super) enum ReportFormat {
     Table,
     Csv,
     Json,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompareArgs {
+    /// What to compare with: a run's folder, its id, a manifest's name, or `latest`.
+    pub base: String,
+    /// The run to judge, named in the same way.
+    pub new: String,
+    #[arg(long, value_enum, default_value_t = CompareFormat::Text)]
+    pub format: CompareFormat,
+    /// Exit with 5 when a figure got worse beyond chance.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub fail_on: Option<FailOn>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum CompareFormat {
+    Text,
+    Json,
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FailOn {
+    Worse,
 }
 
 #[derive(Args, Debug)]

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
@@ -15,26 +15,31 @@ use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
 use crate::event::Event;
 use crate::load::{self, CutOff, LoadJob, RecordSink, Target};
-use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord, ServerFacts};
+use crate::observe::{Observation, Sent, Watch};
+use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord};
 use crate::report::{self, Row};
-use crate::spec::{Arrival, Data, LoadPoint, Output as Length, OutputMode, Protocol, Sampling, Volume};
+use crate::spec::{
+    Arrival, Data, LoadPoint, Output as Length, OutputMode, OutputTokens, PromptFile, Protocol, Sampling, Volume,
+};
 use crate::store::{EventLog, RunFolder, Runs};
-use crate::workload::{self, Prompt, Tokenizer, Workload};
+use crate::workload::{self, AnswerLengths, Source, Tokenizer, Workload};
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
+/// Between two reads of the server's metrics.
+const METRICS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts load on a server that is up; keeps records as `apply` does.
 pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let tokenizer = args.tokenizer_path.as_deref().map(Tokenizer::load).transpose()?.map(Arc::new);
-    let given = given_prompts(&args, tokenizer.as_deref())?;
+    let source = source(&args)?;
     args.concurrency.sort_unstable();
     args.concurrency.dedup();
     let run = Runs::of_home(home).create(NAME, None)?;
     let began = Instant::now();
     let mut log = EventLog::create(&run)?;
     let cancel = CancellationToken::new();
-    let mut bench = Bench { args, tokenizer, given, run, rows: Vec::new(), export: Vec::new() };
+    let mut bench = Bench { args, tokenizer, source, run, rows: Vec::new(), export: Vec::new() };
     let interrupted = block_on(async {
         let _signals = signals::listen(&cancel);
         bench.measure_all(output, &cancel).await
@@ -59,29 +64,31 @@ pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Resu
     })
 }
 
-/// The prompts of the data file, counted where there is a tokenizer; `None` for synthetic ones.
-fn given_prompts(args: &BenchArgs, tokenizer: Option<&Tokenizer>) -> Result<Option<Vec<Prompt>>, Failure> {
-    let Some(path) = &args.input_data else {
-        if args.isl.is_some() {
-            return Ok(None);
-        }
+/// The data file, read and checked; `None` for synthetic prompts.
+fn source(args: &BenchArgs) -> Result<Option<Source>, Failure> {
+    if args.input_data.is_none() && args.isl.is_none() {
         return Err(Failure::Usage {
             problem: "there is nothing to send".to_owned(),
             hint: "give `--input-data FILE.jsonl`, or `--isl TOKENS --tokenizer-path DIR`".to_owned(),
         });
-    };
-    let mut given = workload::jsonl(path).map_err(Failure::Prompts)?;
-    if let Some(tokenizer) = tokenizer {
-        workload::count_tokens(tokenizer, &mut given)?;
     }
-    Ok(Some(given))
+    let data = data(args);
+    let path = data.path().unwrap_or(Path::new(""));
+    Source::read(&data, AnswerLengths::Optional, path).map_err(Failure::Prompts)
+}
+
+fn data(args: &BenchArgs) -> Data {
+    match &args.input_data {
+        Some(path) => Data::Jsonl(PromptFile::at(path.clone())),
+        None => Data::synthetic(args.isl.unwrap_or_default()),
+    }
 }
 
 struct Bench {
     args: BenchArgs,
     tokenizer: Option<Arc<Tokenizer>>,
     /// `None` for synthetic prompts.
-    given: Option<Vec<Prompt>>,
+    source: Option<Source>,
     run: RunFolder,
     rows: Vec<Row>,
     /// One experiment a load point, for the profile export.
@@ -93,9 +100,9 @@ impl Bench {
     async fn measure_all(&mut self, output: &mut Output, cancel: &CancellationToken) -> Result<bool, Failure> {
         for concurrency in self.args.concurrency.clone() {
             let point = self.point(concurrency);
-            let prompts = self.prompts(&point)?;
+            let workload = self.workload(&point)?;
             output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
-            if self.measure(&point, prompts, cancel).await? {
+            if self.measure(&point, workload, output, cancel).await? {
                 return Ok(true);
             }
         }
@@ -111,18 +118,14 @@ impl Bench {
             Wire::Openai => Protocol::OpenaiCompletions,
             Wire::OpenaiChat => Protocol::OpenaiChat,
         };
-        let data = match &args.input_data {
-            Some(path) => Data::Jsonl { path: path.clone() },
-            None => Data::Synthetic { isl: args.isl.unwrap_or_default() },
-        };
-        let all = self.given.as_ref().map_or(0, |prompts| prompts.len() as u64);
+        let all = self.source.as_ref().map_or(0, Source::requests);
         let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
         LoadPoint {
             phase: NAME.to_owned(),
             protocol,
             streaming: true,
-            data,
-            output: Length { mode, tokens: args.max_tokens },
+            data: data(args),
+            output: Length { mode, tokens: OutputTokens::fixed(args.max_tokens) },
             sampling: Sampling::default(),
             arrival: Arrival::Closed { concurrency },
             volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
@@ -140,21 +143,16 @@ impl Bench {
         }
     }
 
-    fn prompts(&self, point: &LoadPoint) -> Result<Arc<[Prompt]>, Failure> {
-        match (&self.given, self.args.isl, &self.tokenizer) {
-            (Some(given), _, _) => Ok(given.as_slice().into()),
-            (None, Some(isl), Some(tokenizer)) => {
-                Ok(workload::synthetic(tokenizer, isl, sent_in_all(point), point.own_prompt_seed())?.into())
-            }
-            // Refused by the arguments' own rules.
-            (None, _, _) => Ok(Arc::new([])),
-        }
+    fn workload(&self, point: &LoadPoint) -> Result<Workload, Failure> {
+        let tokenizer = self.tokenizer.as_deref().ok_or("give `--tokenizer-path DIR`");
+        Ok(workload::make(point, self.source.as_ref(), tokenizer)?)
     }
 
     async fn measure(
         &mut self,
         point: &LoadPoint,
-        prompts: Arc<[Prompt]>,
+        workload: Workload,
+        output: &mut Output,
         cancel: &CancellationToken,
     ) -> Result<bool, Failure> {
         let cell = CellId::new("server".to_owned());
@@ -166,15 +164,35 @@ impl Bench {
         })?;
         let records = folder.join("requests.jsonl");
         let base_url = with_scheme(&self.args.url);
-        let hash = workload::workload_hash(&prompts, point);
+        let hash = workload.hash(point);
         let job = LoadJob {
             target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
             point: point.clone(),
-            workload: Workload { prompts, due_ns: None },
+            workload,
             tokenizer: self.tokenizer.clone(),
         };
-        let ran = load::run(job, RecordSink::create(&records)?, |_| {}, cancel.clone()).await?;
+        let observation = Observation::start(Watch {
+            metrics_url: self.args.metrics_url.as_deref().map(with_scheme),
+            pause: METRICS_PAUSE,
+            model: self.args.model.clone(),
+            series: folder.join("metrics.jsonl"),
+            processes: None,
+            gpus: Vec::new(),
+        });
+        let observation = observation.await;
+        let warmup = observation.marker(point.warmup_requests);
+        let progress = move |requests| warmup.ended(requests);
+        let ran = load::run(job, RecordSink::create(&records)?, progress, cancel.clone()).await?;
+        observation.load_ended();
         let requests = read_records(&records)?;
+        let mut sent = Sent::default();
+        for record in &requests {
+            sent.add(record);
+        }
+        let (server, complaints) = observation.finish(&sent).await;
+        for complaint in complaints {
+            output.remark(&format!("warning: {complaint}"));
+        }
         let good = requests.iter().any(|record| record.kind == RequestKind::Measure && record.error.is_none());
         let first_error = requests.iter().find_map(|record| record.error.as_ref());
         let reason = match ran.cut_off {
@@ -189,17 +207,20 @@ impl Bench {
             engine: "endpoint".to_owned(),
             axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
             phase: NAME.to_owned(),
+            load_point: point.arrival.label(),
             protocol: point.protocol,
             arrival: point.arrival.name().to_owned(),
             concurrency: point.arrival.concurrency(),
             request_rate: point.arrival.rate(),
+            constant_load: point.arrival.is_constant(),
+            slo: None,
             round: 1,
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),
             workload: Some(hash),
             client: ran.client,
-            server: ServerFacts::default(),
+            server,
         };
         let path = folder.join("point.json");
         let text = serde_json::to_vec_pretty(&record).expect("records are plain data");
@@ -251,7 +272,7 @@ fn experiment(point: &LoadPoint, requests: &[RequestRecord]) -> Value {
         .map(|record| {
             json!({
                 "timestamp": record.sent_ns,
-                "request_inputs": {"max_tokens": point.output.tokens},
+                "request_inputs": {"max_tokens": point.output.tokens.number()},
                 "response_timestamps": record.chunk_ns,
                 "response_outputs": [{"text_output": record.output_text}],
             })

@@ -5,6 +5,7 @@
 mod apply;
 mod args;
 mod bench;
+mod compare;
 mod engine;
 mod exit;
 mod explain;
@@ -60,6 +61,7 @@ fn dispatch(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> 
         Command::Why(args) => explain::run(&args, home, output),
         Command::Render(args) => render::run(&args, &home, output),
         Command::Report(args) => report::run(&args, &home, output),
+        Command::Compare(args) => compare::run(&args, &home, output),
         Command::Runs(args) => kept::runs(args.command.as_ref(), &home, output),
         Command::Store(args) => kept::store(args.command.as_ref(), &home, output),
         Command::Schema => output.json(&crate::manifest::json_schema()).map(|()| Exit::Done),

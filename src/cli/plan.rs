@@ -36,7 +36,7 @@ pub(super) fn prepare(manifest: PathBuf, home: PathBuf, only: Option<String>) ->
         visible_gpus: std::env::var_os("CUDA_VISIBLE_DEVICES").map(|list| list.to_string_lossy().into_owned()),
         purpose: Purpose::Look,
     };
-    Ok(block_on(exec::prepare(&request, &CancellationToken::new()))??)
+    Ok(block_on(exec::prepare(&request, |_| (), &CancellationToken::new()))??)
 }
 
 fn text(plan: &Plan) -> String {

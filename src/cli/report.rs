@@ -12,6 +12,7 @@ pub(super) fn run(args: &ReportArgs, home: &Path, output: &mut Output) -> Result
     let run = Runs::of_home(home).find(&args.run)?;
     let rows = report::read_run(&run.id, &run.path)?;
     report::save(&run.id, &rows, &run.path)?;
+    report::save_rounds(&run.id, &rows, &run.path)?;
     match args.format {
         ReportFormat::Table => output.line(report::table(&rows, width(), color()).trim_end())?,
         ReportFormat::Csv => {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::Tensor;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -51,6 +52,8 @@ pub(crate) struct Job {
     pub(crate) prompt: Vec<u32>,
     pub(crate) decoding: Decoding,
     pub(crate) chunks: ChunkSender,
+    /// When it was put into the queue.
+    pub(crate) asked: Instant,
 }
 
 struct Sequence {
@@ -103,6 +106,7 @@ impl Scheduler {
 
     fn start(&self, job: Job) -> Sequence {
         Metrics::add(&self.metrics.prompt_tokens, job.prompt.len());
+        self.metrics.queue_time.observe(job.asked.elapsed());
         Sequence {
             cache: self.model.new_cache(),
             sampler: Sampler::new(job.decoding.sampling),
@@ -168,6 +172,9 @@ impl Sequence {
         let token = self.sampler.choose(logits, banned);
         self.pending.push(token);
         self.generated += 1;
+        if self.generated == 1 {
+            metrics.time_to_first_token.observe(self.job.asked.elapsed());
+        }
         Metrics::add(&metrics.generation_tokens, 1);
 
         let is_eos = decoding.eos.contains(&token);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -119,7 +120,7 @@ impl Service {
         let prompt_tokens = prompt.len();
         let decoding = loaded.decoding(ask, &prompt)?;
         let (chunks, receiver) = unbounded_channel();
-        loaded.jobs.send(Job { prompt, decoding, chunks }).map_err(|_| Refusal::Stopping)?;
+        loaded.jobs.send(Job { prompt, decoding, chunks, asked: Instant::now() }).map_err(|_| Refusal::Stopping)?;
         Ok(Answer { prompt_tokens, chunks: receiver })
     }
 }

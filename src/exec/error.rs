@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::PythonError;
 use crate::base::disk_full_hint;
 use crate::dummy::DummyError;
 use crate::hub::HubError;
@@ -32,7 +33,9 @@ pub enum PrepareError {
     Store(#[from] StoreError),
     #[error("cannot read model `{model}` at `{}`", .path.display())]
     ModelFolder { model: String, path: PathBuf, source: std::io::Error },
-    #[error("model `{model}` at `{}` has no `config.json`", .path.display())]
+    #[error("cannot make the environment of `runtime.venv`")]
+    Python(#[from] PythonError),
+    #[error("model `{model}` at `{}` has neither `config.json` nor a `.gguf` file", .path.display())]
     NotAModel { model: String, path: PathBuf },
     #[error("cannot find model `{model}`")]
     Hub { model: String, source: Box<HubError> },
@@ -40,8 +43,8 @@ pub enum PrepareError {
     Data { phase: String, source: Box<WorkloadError> },
     #[error("cannot read `{}`", .path.display())]
     File { path: PathBuf, source: std::io::Error },
-    #[error("program `{program}`, which `{step}` needs, is not on this machine")]
-    NoProgram { program: String, step: String, hint: Option<String> },
+    #[error("program `{}`, which `{step}` needs, is not on this machine", .program.display())]
+    NoProgram { program: PathBuf, step: String, hint: Option<String> },
     #[error("`{step}` needs {needed} GPUs, but only {usable} can be used on this machine")]
     TooFewGpus { step: String, needed: u32, usable: u32 },
     #[error("`{what}` is `{now}`, but the lock says `{locked}`")]
@@ -55,9 +58,11 @@ impl PrepareError {
             Self::Hub { source, .. } => Some(source.hint()),
             Self::NoProgram { hint, .. } => hint.clone(),
             Self::Store(source) => source.hint(),
-            Self::NotAModel { .. } => {
-                Some("give the folder that has `config.json`, the weights and `tokenizer.json`".to_owned())
-            }
+            Self::Python(source) => source.hint(),
+            Self::NotAModel { .. } => Some(
+                "give the folder that has `config.json`, the weights and `tokenizer.json`, or a `.gguf` file"
+                    .to_owned(),
+            ),
             Self::TooFewGpus { .. } => {
                 Some("`--only` chooses cells that need fewer; `CUDA_VISIBLE_DEVICES` may hide some".to_owned())
             }
@@ -83,6 +88,8 @@ pub enum StepError {
     Dummy(#[from] DummyError),
     #[error(transparent)]
     Hub(#[from] Box<HubError>),
+    #[error(transparent)]
+    Python(#[from] PythonError),
     #[error(transparent)]
     Process(#[from] Box<ProcessError>),
     #[error("{source}")]
@@ -119,8 +126,6 @@ pub enum StepError {
     NobodyListens { port: u16 },
     #[error("the recipe has no address for protocol `{protocol}`")]
     NoProtocol { protocol: Protocol },
-    #[error("phase `{phase}` makes synthetic prompts, which needs the model's tokenizer: {reason}")]
-    NoTokenizer { phase: String, reason: String },
     #[error("no request succeeded; the first error is {error}")]
     NoGoodAnswer { error: String },
     #[error("the load point was cut off at its time limit of {seconds} s")]
@@ -133,7 +138,9 @@ impl StepError {
     /// Whether the step was stopped by us, through no fault of its own.
     pub(super) fn is_interruption(&self) -> bool {
         match self {
-            Self::Interrupted | Self::Store(StoreError::Interrupted { .. }) => true,
+            Self::Interrupted
+            | Self::Store(StoreError::Interrupted { .. })
+            | Self::Python(PythonError::Interrupted) => true,
             Self::Hub(source) => matches!(**source, HubError::Cancelled),
             _ => false,
         }
@@ -166,6 +173,7 @@ impl StepError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Hub(source) => vec![source.hint()],
+            Self::Python(source) => source.hint().into_iter().collect(),
             Self::Process(source) => source.hint().map(ToOwned::to_owned).into_iter().collect(),
             Self::Hinted { hints, .. } => hints.clone(),
             Self::Store(source) => source.hint().into_iter().collect(),
@@ -173,7 +181,7 @@ impl StepError {
             | Self::NotReady { hints, path, .. }
             | Self::ServerLost { hints, path, .. } => {
                 let mut hints = hints.clone();
-                hints.push(format!("the whole log is `{}`", path.display()));
+                hints.push(format!("the logs are in `{}`", path.display()));
                 hints
             }
             Self::PointTimeout { .. } => {
@@ -194,7 +202,6 @@ impl StepError {
             | Self::Read { .. }
             | Self::NobodyListens { .. }
             | Self::NoProtocol { .. }
-            | Self::NoTokenizer { .. }
             | Self::NoGoodAnswer { .. }
             | Self::Interrupted => Vec::new(),
         }

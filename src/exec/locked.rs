@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use super::models::Origin;
 use super::{PrepareError, Prepared};
 use crate::base::Scalar;
-use crate::manifest::{Locked, LockedModel, Manifest, Model, PhaseData, to_yaml};
+use crate::manifest::{Locked, LockedModel, Manifest, Model, to_yaml};
 
 /// Refuses a machine on which something is not what the lock says.
 pub(super) fn check(lock: &Locked, prepared: &Prepared) -> Result<(), PrepareError> {
@@ -57,10 +57,11 @@ pub(super) fn lock_text(prepared: &Prepared, resolved: &Resolved) -> String {
     for (name, program) in &prepared.programs {
         locked.programs.insert(name.clone(), program.version.clone());
     }
+    locked.packages = prepared.venv.as_ref().map(|venv| venv.pins().clone()).unwrap_or_default();
     for (name, model) in &prepared.models {
         let commit = match &model.origin {
             Origin::Hub { pinned, .. } => pinned.as_ref().map(|pinned| pinned.commit.clone()),
-            Origin::Folder(_) | Origin::Dummy { .. } => None,
+            Origin::Folder(_) | Origin::Package { .. } | Origin::Dummy { .. } => None,
         };
         let files = resolved.files.get(name).into_iter().flatten();
         let files = files.map(|(file, hash)| (file.clone(), hash.clone())).collect();
@@ -80,10 +81,9 @@ fn make_paths_absolute(manifest: &mut Manifest, base: &Path) {
         }
     }
     manifest.engine.recipes.iter_mut().for_each(absolute);
+    manifest.engine.programs.values_mut().filter(|program| program.components().count() > 1).for_each(absolute);
     for phase in manifest.benchmarks.values_mut() {
-        if let PhaseData::Jsonl(file) = &mut phase.data {
-            absolute(&mut file.path);
-        }
+        phase.data.path_mut().into_iter().for_each(absolute);
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** a measurement has the host to itself, and no server outlives the step that started it.
 
+mod container;
 mod error;
 mod gpus;
 mod history;
@@ -13,10 +14,13 @@ mod models;
 mod prepare;
 mod programs;
 mod publish;
+mod python;
 mod run;
 mod state;
 mod steps;
+mod venv;
 
 pub use error::{PrepareError, RunError, StepError};
 pub use prepare::{Prepared, Purpose, Request, check, prepare};
+pub use python::PythonError;
 pub use run::{RunOutcome, RunSettings, run};

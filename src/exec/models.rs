@@ -14,6 +14,7 @@ use crate::store::FileHashes;
 pub(super) enum Origin {
     Hub { pinned: Option<Pinned>, patterns: Vec<String> },
     Folder(PathBuf),
+    Package { requirement: String, patterns: Vec<String> },
     Dummy { seed: u64 },
 }
 
@@ -52,6 +53,13 @@ pub(super) async fn resolve(
                 hf(name, model, manifest.locked.as_ref(), hub, unpinned).await?
             }
             Model::Path(path) => folder(name, base.join(path), store.to_owned()).await?,
+            Model::Package(package) => {
+                let (requirement, files) = (package.requirement.clone(), package.files.clone());
+                ResolvedModel {
+                    identity: ModelIdentity::Package { requirement: requirement.clone(), files: files.clone() },
+                    origin: Origin::Package { requirement, patterns: files },
+                }
+            }
             Model::Dummy(dummy) => {
                 let seed = dummy.seed.unwrap_or(manifest.seed);
                 let identity = ModelIdentity::Dummy { model: dummy.clone(), seed, generator: crate::dummy::GENERATOR };
@@ -103,7 +111,9 @@ async fn folder(name: &str, path: PathBuf, store: PathBuf) -> Result<ResolvedMod
     let failed =
         |path: &Path, source| PrepareError::ModelFolder { model: name.to_owned(), path: path.to_owned(), source };
     let folder = fs::canonicalize(&path).map_err(|source| failed(&path, source))?;
-    if !folder.join("config.json").is_file() {
+    let entries = fs::read_dir(&folder).map_err(|source| failed(&path, source))?;
+    let is_gguf = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|ending| ending == "gguf");
+    if !folder.join("config.json").is_file() && !entries.flatten().any(|entry| is_gguf(&entry)) {
         return Err(PrepareError::NotAModel { model: name.to_owned(), path });
     }
     let hashed = folder.clone();

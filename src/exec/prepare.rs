@@ -1,21 +1,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
-use super::programs::{FoundProgram, find};
+use super::programs::{FoundProgram, Places, ask, find};
+use super::venv::{Venv, WantedVenv};
 use super::{PrepareError, gpus, history, locked};
-use crate::base::Digest;
+use crate::base::sha256_file;
 use crate::event::StepKind;
 use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
 use crate::matrix::{Cells, Only, expand};
 use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
+use crate::spec::OutputTokens;
 use crate::store::{Runs, Store};
-use crate::workload::{self, Prompt};
+use crate::workload::{AnswerLengths, Source, WorkloadError};
 
 /// What is asked of a manifest.
 #[derive(Clone, Debug)]
@@ -54,11 +57,22 @@ pub struct Prepared {
     pub plan: Plan,
     pub(super) models: BTreeMap<String, ResolvedModel>,
     pub(super) programs: BTreeMap<String, FoundProgram>,
-    pub(super) prompts: HashMap<PathBuf, Vec<Prompt>>,
+    /// What the phases' data files hold, by phase.
+    pub(super) sources: HashMap<String, Arc<Source>>,
+    /// The environment of `runtime.venv`.
+    pub(super) venv: Option<Venv>,
+    /// The PATH on which programs are looked for.
+    pub(super) path: OsString,
 }
 
 /// Reads and checks a manifest, asks the machine and the hub what they have, and makes the plan.
-pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Prepared, PrepareError> {
+///
+/// `announce` is told of what takes minutes before it begins.
+pub async fn prepare(
+    request: &Request,
+    announce: impl FnMut(&str),
+    cancel: &CancellationToken,
+) -> Result<Prepared, PrepareError> {
     let (document, recipe) = read_checked(&request.manifest)?;
     let base = folder_of(&request.manifest).to_owned();
     let cells = expand(&document.value)?;
@@ -71,8 +85,12 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     };
     let wanted = models_of(&cells, &chosen);
     let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
-    let programs = find(&recipe, &request.path, cancel).await;
-    let (prompts, data_files) = read_data(&document.value, &base)?;
+    let venv = venv_of(request, &document.value, &store, announce, cancel).await?;
+    let places =
+        Places { path: &request.path, venv: venv.as_ref(), chosen: &document.value.engine.programs, base: &base };
+    let programs = find(&recipe, &document.value.runtime, &places, cancel).await;
+    let asked = ask(&recipe, &document.value, &request.path, cancel).await;
+    let (sources, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
     let versions: BTreeMap<String, String> =
@@ -85,15 +103,22 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
         chosen,
         models: &identities,
         programs: &versions,
+        asked: &asked,
         data_files: &data_files,
         history: &history,
     })?;
-    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, prompts };
+    let path = request.path.clone();
+    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, sources, venv, path };
+    prepared.plan.warnings.extend(prepared.remarks_on_data());
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
     match request.purpose {
         Purpose::Carry => prepared.refuse_missing_programs()?,
+        Purpose::Look if prepared.lacks_venv() => {
+            let message = "the environment of `runtime.venv` is not made yet, so the keys here are provisional";
+            prepared.plan.warnings.push(message.to_owned());
+        }
         Purpose::Look => prepared.warn_of_missing_programs(),
     }
     match (prepared.too_few_gpus(request.visible_gpus.as_deref()), request.purpose) {
@@ -104,7 +129,28 @@ pub async fn prepare(request: &Request, cancel: &CancellationToken) -> Result<Pr
     Ok(prepared)
 }
 
-/// Checks a manifest as far as that needs neither network nor programs; gives the number of its cells.
+/// The environment that the manifest asks for. It is made where the plan is to be carried out.
+async fn venv_of(
+    request: &Request,
+    manifest: &Manifest,
+    store: &Store,
+    mut announce: impl FnMut(&str),
+    cancel: &CancellationToken,
+) -> Result<Option<Venv>, PrepareError> {
+    let Some(wanted) = WantedVenv::of(manifest, store.root()) else { return Ok(None) };
+    if let Some(venv) = wanted.made() {
+        return Ok(Some(venv));
+    }
+    match request.purpose {
+        Purpose::Look => Ok(None),
+        Purpose::Carry => {
+            announce(&wanted.announcement());
+            Ok(Some(wanted.make(&request.path, manifest.time_limits.fetch.as_std(), cancel).await?))
+        }
+    }
+}
+
+/// Checks a manifest and its data files as far as that needs neither network nor programs; gives the number of its cells.
 pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
     let (document, _) = read_checked(manifest)?;
     let cells = expand(&document.value)?.cells.len();
@@ -169,32 +215,49 @@ fn models_of(cells: &Cells, chosen: &[bool]) -> BTreeSet<String> {
     chosen.filter_map(|(cell, _)| cell.values[model].as_text().map(ToOwned::to_owned)).collect()
 }
 
-type DataFiles = (HashMap<PathBuf, Vec<Prompt>>, HashMap<PathBuf, String>);
+type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
 
-/// Prompts of the phases' files and the sha256 of each file, by path as the manifest has it: a bad line is found before
+/// What the phases' files hold, and the sha256 of each file by its path in the manifest: a bad line is found before
 /// hours of building, not after.
 fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
-    let (mut prompts, mut hashes) = DataFiles::default();
+    let (mut sources, mut hashes) = DataFiles::default();
+    let mut read: Vec<(&PhaseData, AnswerLengths, Arc<Source>)> = Vec::new();
     for (phase, settings) in &manifest.benchmarks {
-        let PhaseData::Jsonl(file) = &settings.data else { continue };
-        if hashes.contains_key(&file.path) {
-            continue;
+        let Some(path) = settings.data.path() else { continue };
+        let failed = |source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) };
+        let lengths = match settings.output.tokens {
+            Some(OutputTokens::Data(_)) => AnswerLengths::Needed,
+            Some(OutputTokens::Amount(_)) | None => AnswerLengths::Optional,
+        };
+        let alike = |other: &&(&PhaseData, AnswerLengths, Arc<Source>)| *other.0 == settings.data && other.1 == lengths;
+        let source = match read.iter().find(alike) {
+            Some((_, _, source)) => source.clone(),
+            None => match Source::read(&settings.data, lengths, &base.join(path)).map_err(failed)? {
+                Some(source) => Arc::new(source),
+                None => continue,
+            },
+        };
+        read.push((&settings.data, lengths, source.clone()));
+        sources.insert(phase.clone(), source);
+        if !hashes.contains_key(path) {
+            let hash = sha256_file(&base.join(path));
+            let unreadable = |source| failed(WorkloadError::Read { path: base.join(path), source });
+            hashes.insert(path.to_owned(), hash.map_err(unreadable)?);
         }
-        let path = base.join(&file.path);
-        let read = workload::jsonl(&path)
-            .map_err(|source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) })?;
-        let mut digest = Digest::default();
-        for prompt in &read {
-            digest.update(format!("{}\n", prompt.content.text().len()).as_bytes());
-            digest.update(prompt.content.text().as_bytes());
-        }
-        hashes.insert(file.path.clone(), digest.hex());
-        prompts.insert(file.path.clone(), read);
     }
-    Ok((prompts, hashes))
+    Ok((sources, hashes))
 }
 
 impl Prepared {
+    fn remarks_on_data(&self) -> Vec<String> {
+        let phases = self.document.value.benchmarks.keys();
+        phases.filter_map(|phase| Some(format!("phase `{phase}`: {}", self.sources.get(phase)?.remark()?))).collect()
+    }
+
+    fn lacks_venv(&self) -> bool {
+        self.venv.is_none() && matches!(self.document.value.runtime, Runtime::Venv(_))
+    }
+
     /// The programs that are missing, each with the first step that needs it.
     fn missing_programs(&self) -> Vec<(String, String)> {
         let mut missing: Vec<(String, String)> = Vec::new();
@@ -212,23 +275,30 @@ impl Prepared {
         match self.missing_programs().into_iter().next() {
             None => Ok(()),
             Some((name, step)) => {
-                let program = &self.recipe.recipe.programs[&name];
-                Err(PrepareError::NoProgram { program: program.program.clone(), step, hint: program.hint.clone() })
+                let hint = match self.document.value.runtime {
+                    Runtime::Host(_) | Runtime::Venv(_) => self.recipe.recipe.programs[&name].hint.clone(),
+                    Runtime::Docker(_) => Some("install Docker and NVIDIA's container toolkit".to_owned()),
+                };
+                Err(PrepareError::NoProgram { program: self.programs[&name].name.clone(), step, hint })
             }
         }
     }
 
     fn warn_of_missing_programs(&mut self) {
         for (name, step) in self.missing_programs() {
-            let program = &self.recipe.recipe.programs[&name].program;
+            let program = self.programs[&name].name.display();
             self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
         }
     }
 
     /// The first server that is to start and needs more GPUs than it can use.
     fn too_few_gpus(&self, inherited: Option<&str>) -> Option<PrepareError> {
-        let Runtime::Host(host) = &self.document.value.runtime;
-        let visible = host.env.get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
+        let runtime = &self.document.value.runtime;
+        let inherited = match runtime {
+            Runtime::Host(_) | Runtime::Venv(_) => inherited,
+            Runtime::Docker(_) => None,
+        };
+        let visible = runtime.env().get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
         let usable = gpus::usable(visible)?;
         let plan = &self.plan;
         let server = |cell: &PlannedCell| match cell.state {

@@ -11,10 +11,11 @@ use crate::base::{RunId, Scalar, plain_text, write_atomically};
 use crate::event::StepKind;
 use crate::plan::{Plan, PlannedCell};
 use crate::record::{ClientFacts, PointRecord, PointStatus, ServerFacts};
-use crate::spec::Data;
 use crate::store::{RunFolder, Store};
 
 pub(super) const REQUESTS: &str = "requests.jsonl";
+/// The server's own metrics, beside the requests; not there for a server that has none.
+pub(super) const SERIES: &str = "metrics.jsonl";
 /// What was seen besides the requests, in the store's output of a load point.
 pub(super) const MEASURED: &str = "measured.json";
 const POINT: &str = "point.json";
@@ -42,17 +43,23 @@ pub(super) fn cached(plan: &Plan, store: &Store, run: &RunFolder, number: usize)
     point(plan, run, number, PointStatus::Ok, None, Some(&measured))
 }
 
-/// Puts the request records of a load point into the run: as a hard link where the file system has them.
+/// Puts the request records of a load point, and the server's metrics beside them, into the run.
 pub(super) fn records(plan: &Plan, run: &RunFolder, number: usize, from: &Path) -> Result<(), StepError> {
     let folder = folder(plan, run, number);
-    let to = folder.join(REQUESTS);
-    let failed = |source| StepError::Write { path: to.clone(), source };
-    fs::create_dir_all(&folder).map_err(failed)?;
-    match fs::remove_file(&to) {
+    fs::create_dir_all(&folder).map_err(|source| StepError::Write { path: folder.clone(), source })?;
+    link(from, &folder.join(REQUESTS))?;
+    let series = from.with_file_name(SERIES);
+    if series.exists() { link(&series, &folder.join(SERIES)) } else { Ok(()) }
+}
+
+/// Puts a file in place of another: as a hard link where the file system has them.
+fn link(from: &Path, to: &Path) -> Result<(), StepError> {
+    let failed = |source| StepError::Write { path: to.to_owned(), source };
+    match fs::remove_file(to) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).map(|_| ())).map_err(failed)
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(|_| ())).map_err(failed)
 }
 
 /// Writes `point.json`: after the records, because it is what makes the folder a row.
@@ -70,21 +77,26 @@ pub(super) fn point(
     let mut axes: IndexMap<String, Scalar> =
         values.filter_map(|(axis, value)| Some((axis.clone(), value.clone()?))).collect();
     // What this phase asked for, which need not be what the axis says.
-    axes.insert("osl".to_owned(), Scalar::Int(i64::from(planned.load.output.tokens)));
-    match planned.load.data {
-        Data::Synthetic { isl } => axes.insert("isl".to_owned(), Scalar::Int(i64::from(isl))),
-        Data::Jsonl { .. } => axes.shift_remove("isl"),
-    };
+    let isl = planned.load.data.as_synthetic().and_then(|synthetic| synthetic.isl.fixed());
+    for (axis, tokens) in [("isl", isl), ("osl", planned.load.output.tokens.number())] {
+        match tokens {
+            Some(tokens) => axes.insert(axis.to_owned(), Scalar::Int(i64::from(tokens))),
+            None => axes.shift_remove(axis),
+        };
+    }
     let record = PointRecord {
         order: number as u64,
         cell: cell.id.clone(),
         engine: plan.engine.clone(),
         axes,
         phase: planned.load.phase.clone(),
+        load_point: planned.load.arrival.label(),
         protocol: planned.load.protocol,
         arrival: planned.load.arrival.name().to_owned(),
         concurrency: planned.load.arrival.concurrency(),
         request_rate: planned.load.arrival.rate(),
+        constant_load: planned.load.arrival.is_constant(),
+        slo: plan.slos.get(&planned.load.phase).copied(),
         round: planned.load.round,
         status,
         reason: reason.map(|reason| plain_text(&reason)),

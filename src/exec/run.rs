@@ -322,9 +322,11 @@ impl<O: FnMut(&Stamped)> Task<O> {
         };
         self.emit(event)?;
         let misses = self.misses();
+        let rows: Vec<Row> = self.rows.into_values().collect();
+        report::save_rounds(&self.job.run.id, &rows, &self.job.run.path)?;
         Ok(RunOutcome {
             run: self.job.run.clone(),
-            rows: self.rows.into_values().collect(),
+            rows,
             measured: self.measured,
             cached: self.cached,
             failures: self.failures,
@@ -356,7 +358,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
     }
 
     fn save_results(&self) -> Result<(), RunError> {
-        let rows: Vec<Row> = self.rows.values().cloned().collect();
+        let rows: Vec<&Row> = self.rows.values().collect();
         report::save(&self.job.run.id, &rows, &self.job.run.path)?;
         Ok(())
     }

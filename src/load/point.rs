@@ -111,6 +111,9 @@ pub async fn run(
     Ok(PointRun { records, cut_off, client: job.signs.facts(job.clock) })
 }
 
+/// A writer at work.
+type Writing = JoinHandle<Result<(), LoadError>>;
+
 /// What turns exchanges into records: a thread for each shard.
 struct Writers<P> {
     tokenizer: Option<Arc<Tokenizer>>,
@@ -120,7 +123,7 @@ struct Writers<P> {
 
 impl<P: Fn(u64) + Send + Sync + 'static> Writers<P> {
     /// Where each shard's exchanges go, and the writers' ends.
-    fn start(&self, job: &Job) -> (Vec<mpsc::Sender<Exchange>>, Vec<JoinHandle<Result<(), LoadError>>>) {
+    fn start(&self, job: &Job) -> (Vec<mpsc::Sender<Exchange>>, Vec<Writing>) {
         let concurrency = job.point.arrival.concurrency();
         let shards = number_of_shards(concurrency.map_or(usize::MAX, |concurrency| concurrency as usize));
         let waiting = WAITING_ANSWERS + concurrency.unwrap_or_default() as usize;

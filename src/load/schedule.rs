@@ -73,7 +73,9 @@ impl Gaps {
             };
         }
         if sum > 0.0 {
-            moments.iter_mut().for_each(|moment| *moment /= sum);
+            for moment in &mut moments {
+                *moment /= sum;
+            }
         }
         moments
     }

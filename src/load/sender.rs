@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{ClosedByServer, Connection};
 use super::exchange::{Arrivals, Clock, End, Exchange, Ticket};
 use super::job::Job;
-use super::reading::{read, refusal};
+use super::reading::{Reading, read, refusal};
 use super::request::Ask;
 use crate::record::{RequestError, RequestKind};
 use crate::workload::{Content, Message};
@@ -78,21 +78,21 @@ impl Sender {
                 prompt,
                 conversation: job.conversations.have_turns().then_some(number),
             };
-            let output_tokens = turn.output_tokens.unwrap_or(job.point.output.tokens);
+            let output_tokens = turn.answer_tokens(&job.point.output);
             let ask = Ask { content, output_tokens };
             let exchange = self.carry_out(ticket, due, &ask).await;
             let end_ns = exchange.end_ns;
             let is_last = prompt + 1 == turns.end;
-            let answer = (!is_last).then(|| read(&job.point, &exchange).answer);
             let unreachable = exchange.attempts == 0;
-            let failed = !matches!(exchange.end, End::Complete) || answer.as_ref().is_some_and(|it| it.error.is_some());
+            let answer = (!is_last && matches!(exchange.end, End::Complete)).then(|| read(&job.point, &exchange));
+            let good = answer.filter(|reading| reading.refused.is_none() && reading.answer.error.is_none());
             if self.exchanges.send(exchange).await.is_err() {
                 // The writer failed and reports why.
                 job.stop.cancel();
                 return Carried::Stopped;
             }
-            let Some(answer) = answer.filter(|_| !failed) else { return Carried::Ended { end_ns, unreachable } };
-            so_far = Some(with_answer(ask.content.into_owned(), &answer.text));
+            let Some(Reading { answer, .. }) = good else { return Carried::Ended { end_ns, unreachable } };
+            so_far = Some(with_answer(&ask.content, &answer.text));
             let think_time = job.conversations.prompts()[prompt + 1].think_time;
             if self.stop.run_until_cancelled(sleep(think_time)).await.is_none() {
                 return Carried::Stopped;
@@ -256,7 +256,7 @@ fn continued(before: Content, turn: &Content) -> Content {
 }
 
 /// A conversation with the answer that it got.
-fn with_answer(content: Content, answer: &[u8]) -> Content {
+fn with_answer(content: &Content, answer: &[u8]) -> Content {
     let answer = String::from_utf8_lossy(answer).into_owned();
     let mut messages = content.messages().into_owned();
     messages.push(Message { role: "assistant".to_owned(), content: answer });
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_turn_follows_the_answer_before_it() {
         let first = Content::Text("one".to_owned());
-        let so_far = continued(with_answer(first, b"two"), &Content::Text("three".to_owned()));
+        let so_far = continued(with_answer(&first, b"two"), &Content::Text("three".to_owned()));
         let Content::Messages(messages) = &so_far else { panic!("several speak") };
         let said: Vec<(&str, &str)> = messages.iter().map(|it| (it.role.as_str(), it.content.as_str())).collect();
         assert_eq!(said, [("user", "one"), ("assistant", "two"), ("user", "three")]);

@@ -4,12 +4,13 @@ pub(super) const TAKEN: &[&str] = &[
     "cell",
     "engine",
     "phase",
+    "load_point",
     "round",
     "status",
     "reason",
     "output_tokens_source",
     "client_verdict",
-    "request_rate_reached",
+    "client_limits",
 ];
 
 const MEASURED: &[&str] = &[
@@ -29,19 +30,43 @@ const MEASURED: &[&str] = &[
     "total_tokens_per_s",
     "output_tokens_per_s_per_user",
     "output_tokens_per_s_per_gpu",
+    "goodput_requests_per_s",
+    "goodput_share",
+    "steady_from_s",
+    "steady_to_s",
+    "steady_requests",
+    "steady_requests_per_s",
+    "steady_output_tokens_per_s",
+    "steady_ttft_ms_p50",
+    "steady_ttft_ms_p99",
+    "steady_tpot_ms_p50",
+    "steady_tpot_ms_p99",
     "dispatch_lag_ms_p99",
     "client_cpu_share",
     "client_poll_delay_ms_p99",
-    "client_ttft_added_ms_p99",
-    "client_itl_added_ms_p99",
+    "client_ttft_ms_p99",
+    "client_itl_ms_p99",
+    "client_dispatch_lag_ms_p99",
+    "certified_requests",
+    "certified_at_ttft_ms",
+    "certified_at_itl_ms",
+    "request_rate_reached",
     "gpus",
     "gpu_memory_mib_peak",
     "gpu_power_w_mean",
     "energy_j_per_output_token",
+    "gpu_busy_mean",
     "host_rss_mib_peak",
+    "server_cpu_cores_mean",
+    "server_ttft_ms_mean",
+    "server_ttft_ms_p99",
+    "server_queue_ms_mean",
+    "server_kv_cache_usage_peak",
+    "server_prefix_hit_share",
+    "server_requests_in_flight_mean",
 ];
 const LATENCIES: &[&str] = &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms"];
-const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "max"];
+const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "p99_9", "max"];
 
 /// The columns of `results.csv` that hold a measured number, so that a threshold can bound them.
 #[must_use]

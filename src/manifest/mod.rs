@@ -31,8 +31,8 @@ pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
 pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, read_text};
 pub use schema::json_schema;
 pub use types::{
-    AxisValue, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, JsonlFile, Locked, LockedModel, Manifest,
-    Matrix, Model, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage, StageRate, Synthetic, Threshold,
-    TimeLimits,
+    AxisValue, DockerRuntime, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, Locked, LockedModel,
+    Manifest, Matrix, Model, PackageModel, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage,
+    StageRate, Synthetic, Threshold, TimeLimits, VenvRuntime,
 };
 pub use yaml::to_yaml;

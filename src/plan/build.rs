@@ -7,9 +7,9 @@ use super::phase::{Load, PHASE_AXES, Phases};
 use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
 use super::{History, ModelIdentity};
-use crate::base::{Scalar, StepKey};
+use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
-use crate::manifest::{Manifest, Runtime};
+use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{LoadedRecipe, Part, RecipeError, Rendered};
 use crate::render::Context;
@@ -26,6 +26,8 @@ pub struct Inputs<'a> {
     pub models: &'a BTreeMap<String, ModelIdentity>,
     /// Versions by the name under the recipe's `programs`.
     pub programs: &'a BTreeMap<String, String>,
+    /// What settings with an `ask` are on this machine.
+    pub asked: &'a BTreeMap<String, Scalar>,
     /// sha256 of the data files, by path as the manifest has it.
     pub data_files: &'a HashMap<PathBuf, String>,
     pub history: &'a History,
@@ -37,8 +39,18 @@ pub enum PlanError {
     Recipe(#[from] RecipeError),
     #[error("phase `{phase}` has no `{what}`, and neither has the matrix")]
     NoLength { phase: String, what: &'static str },
+    #[error("settings contradict each other{}", listed(.found))]
+    Contradictions {
+        /// Each contradiction once, with the first cell that has it.
+        found: Vec<(CellId, Arc<str>)>,
+    },
     #[error("axis `{axis}` gives phase `{phase}` the value `{value}`")]
     AxisForPhase { phase: String, axis: &'static str, value: Scalar, source: serde_json::Error },
+}
+
+fn listed(found: &[(CellId, Arc<str>)]) -> String {
+    let lines: Vec<String> = found.iter().map(|(cell, because)| format!("\n  `{cell}`: {because}")).collect();
+    lines.concat()
 }
 
 /// Decides everything: which steps there are, what each one's key is, which of them are there already.
@@ -51,6 +63,9 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         let planned = planner.cell(cells.len(), cell, chosen, &axes)?;
         cells.push(planned);
     }
+    if !planner.contradictions.is_empty() {
+        return Err(PlanError::Contradictions { found: planner.contradictions });
+    }
     let version = inputs.manifest.engine.version.as_ref().or(inputs.recipe.recipe.versions.first());
     let mut plan = Plan {
         name: inputs.manifest.name.clone(),
@@ -60,6 +75,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         cells,
         steps: planner.steps,
         points: planner.points,
+        slos: inputs.manifest.benchmarks.iter().filter_map(|(name, phase)| Some((name.clone(), phase.slo?))).collect(),
         warnings: Vec::new(),
     };
     for index in 0..plan.points.len() {
@@ -135,7 +151,10 @@ fn provisional_models(inputs: &Inputs<'_>) -> impl Iterator<Item = String> {
         ModelIdentity::Hf { commit, pinned: false, .. } => Some(format!(
             "no hub could be asked which commit `{commit}` of model `{name}` is: the keys here are provisional"
         )),
-        ModelIdentity::Hf { .. } | ModelIdentity::Path { .. } | ModelIdentity::Dummy { .. } => None,
+        ModelIdentity::Hf { .. }
+        | ModelIdentity::Path { .. }
+        | ModelIdentity::Package { .. }
+        | ModelIdentity::Dummy { .. } => None,
     })
 }
 
@@ -169,6 +188,7 @@ struct Planner<'a> {
     phases: Phases<'a>,
     limit_names: Vec<String>,
     limits: HashMap<Used, Option<Arc<str>>>,
+    contradictions: Vec<(CellId, Arc<str>)>,
     part_names: BTreeMap<Part, Vec<String>>,
     /// By the values that any part looks up.
     servers: HashMap<Used, usize>,
@@ -188,7 +208,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(inputs: &'a Inputs<'a>) -> Self {
         let recipe = inputs.recipe;
-        let values_of = ValuesOf::new(inputs.manifest, recipe, &inputs.cells.axes);
+        let values_of = ValuesOf::new(inputs.manifest, recipe, &inputs.cells.axes, inputs.asked);
         let names = |part| recipe.used(part).iter().filter(|name| values_of.may_have(name)).cloned().collect();
         let used = Part::ALL.into_iter().flat_map(|part| recipe.used(part)).filter(|name| values_of.may_have(name));
         let server_names: BTreeSet<String> = used.cloned().chain(["model".to_owned()]).collect();
@@ -200,6 +220,7 @@ impl<'a> Planner<'a> {
             phases: Phases::new(inputs.manifest, &inputs.cells.axes, inputs.data_files),
             limit_names: limit_names.into_iter().collect(),
             limits: HashMap::new(),
+            contradictions: Vec::new(),
             part_names: Part::ALL.into_iter().map(|part| (part, names(part))).collect(),
             servers: HashMap::new(),
             server_names: server_names.into_iter().collect(),
@@ -222,7 +243,7 @@ impl<'a> Planner<'a> {
         let state = match cell.excluded {
             Some(because) => CellState::Excluded { because },
             None if !chosen => CellState::NotChosen,
-            None => match self.unsupported(values)? {
+            None => match self.unsupported(&cell.id, values)? {
                 Some(because) => CellState::Unsupported { because },
                 None => {
                     let server = self.server(&model, values)?;
@@ -238,8 +259,8 @@ impl<'a> Planner<'a> {
         Ok(PlannedCell { id: cell.id, model, values, state, gpus, points: first_point..self.points.len() })
     }
 
-    /// Why the engine cannot do a cell, if it cannot.
-    fn unsupported(&mut self, values: &Values) -> Result<Option<Arc<str>>, PlanError> {
+    /// Why the engine cannot do a cell, if it cannot. What cannot be meant of one that it can do is kept for the end.
+    fn unsupported(&mut self, cell: &CellId, values: &Values) -> Result<Option<Arc<str>>, PlanError> {
         let used = used(&self.limit_names, values);
         if let Some(known) = self.limits.get(&used) {
             return Ok(known.clone());
@@ -247,13 +268,20 @@ impl<'a> Planner<'a> {
         let recipe = self.inputs.recipe;
         let precisions = &recipe.recipe.precisions;
         let precision = values.get("precision").map(ToString::to_string).unwrap_or_default();
+        let context = values.with(&self.places);
         let met: Option<Arc<str>> = if precisions.contains_key(&precision) {
-            recipe.limit_met(&values.with(&self.places))?.map(Into::into)
+            recipe.limit_met(&context)?.map(Into::into)
         } else {
             let known: Vec<&str> = precisions.keys().map(String::as_str).collect();
             let engine = &recipe.recipe.engine;
             Some(format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into())
         };
+        let contradiction = if met.is_none() { recipe.contradiction(&context)? } else { None };
+        if let Some(because) = contradiction
+            && !self.contradictions.iter().any(|(_, known)| **known == *because)
+        {
+            self.contradictions.push((cell.clone(), because.into()));
+        }
         self.limits.insert(used, met.clone());
         Ok(met)
     }
@@ -362,14 +390,16 @@ impl<'a> Planner<'a> {
         values: &Values,
     ) -> Result<Decided, PlanError> {
         let recipe = self.inputs.recipe;
-        let Runtime::Host(host) = &self.inputs.manifest.runtime;
+        let runtime = &self.inputs.manifest.runtime;
         let program = rendered.command.first();
-        let version = program.and_then(|name| self.inputs.programs.get_key_value(name));
+        // A launcher such as mpirun names the program that it starts.
+        let versions = rendered.command.iter().filter_map(|word| self.inputs.programs.get_key_value(word));
         let mut material = Material {
-            values: values.used_by(recipe, part),
+            values: values.named_by(recipe, part),
+            worked_out: recipe.worked_out(part, context),
             rendered: Some(Canonical::of(rendered)),
-            programs: version.into_iter().map(|(name, version)| (name.as_str(), version.as_str())).collect(),
-            environment: if program.is_some() { sorted(&host.env) } else { BTreeMap::new() },
+            programs: versions.map(|(name, version)| (name.as_str(), version.as_str())).collect(),
+            environment: if program.is_some() { sorted(runtime.env()) } else { BTreeMap::new() },
             ..Material::new(part.step())
         };
         if part == Part::Server {
@@ -403,7 +433,7 @@ impl<'a> Planner<'a> {
         let cached = kind != StepKind::Bench && self.inputs.history.holds(kind, &key);
         let label = match Part::ALL.into_iter().find(|part| part.step() == kind) {
             None => format!("{} {model}", kind.name()),
-            Some(part) => label(kind, model, values, &inputs, &self.steps, self.inputs.recipe.used(part)),
+            Some(part) => self.label(part, model, values, &inputs, decided),
         };
         let index = self.steps.len();
         self.by_key.insert(key.clone(), index);
@@ -421,35 +451,39 @@ impl<'a> Planner<'a> {
         });
         index
     }
+
+    /// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, the axes that it looks up itself, and
+    /// what the recipe works out from others.
+    fn label(&self, part: Part, model: &str, values: &Values, inputs: &[usize], decided: &Decided) -> String {
+        let recipe = self.inputs.recipe;
+        let kind = part.step().name();
+        let mut words: Vec<String> = vec![model.to_owned()];
+        let inherited = inputs.iter().filter_map(|&step| self.steps[step].label.split_once(' '));
+        // A model's name may hold spaces.
+        let inherited =
+            inherited.filter_map(|(_, rest)| rest.strip_prefix(model)).flat_map(|rest| rest.split_whitespace());
+        let named = recipe.named(part);
+        let own = named.iter().filter_map(|name| {
+            let name = if name == "quant" { "precision" } else { name };
+            let value = values.axis(name).filter(|_| name != "model")?;
+            Some(if name == "precision" { value.to_string() } else { format!("{name}={value}") })
+        });
+        let unnamed = |name: &&String| {
+            let from = recipe.worked_out_from(name);
+            from.iter().any(|axis| !named.contains(axis) && values.axis(axis).is_some())
+        };
+        let worked_out = decided.worked_out.iter().filter(|(name, _)| unnamed(name));
+        let worked_out = worked_out.map(|(name, value)| format!("{name}={value}"));
+        for word in inherited.map(str::to_owned).chain(own).chain(worked_out) {
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        format!("{kind} {}", words.join(" "))
+    }
 }
 
 fn used(names: &[String], values: &Values) -> Used {
     // `quant` follows from the precision.
     names.iter().map(|name| values.get(if name == "quant" { "precision" } else { name }).cloned()).collect()
-}
-
-/// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, and the axes that it looks up itself.
-fn label(
-    kind: StepKind,
-    model: &str,
-    values: &Values,
-    inputs: &[usize],
-    steps: &[Step],
-    used: &BTreeSet<String>,
-) -> String {
-    let mut words: Vec<String> = vec![model.to_owned()];
-    let inherited = inputs.iter().filter_map(|&step| steps[step].label.split_once(' '));
-    // A model's name may hold spaces.
-    let inherited = inherited.filter_map(|(_, rest)| rest.strip_prefix(model)).flat_map(|rest| rest.split_whitespace());
-    let own = used.iter().filter_map(|name| {
-        let name = if name == "quant" { "precision" } else { name };
-        let value = values.axis(name).filter(|_| name != "model")?;
-        Some(if name == "precision" { value.to_string() } else { format!("{name}={value}") })
-    });
-    for word in inherited.map(str::to_owned).chain(own) {
-        if !words.contains(&word) {
-            words.push(word);
-        }
-    }
-    format!("{} {}", kind.name(), words.join(" "))
 }

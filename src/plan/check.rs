@@ -35,6 +35,12 @@ fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
     value.and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
+/// Where a phase says how long its prompts are, or that its data do.
+const HAS_ISL: [&str; 6] =
+    ["/data/synthetic/isl", "/data/jsonl", "/data/sharegpt", "/data/hf_dataset", "/data/csv", "/data/trace"];
+/// Where a phase says how long its answers are, or that its data do.
+const HAS_OSL: [&str; 2] = ["/output/tokens", "/data/trace"];
+
 struct Check<'a> {
     manifest: &'a Value,
     recipe: &'a LoadedRecipe,
@@ -107,11 +113,13 @@ impl Check<'_> {
     fn is_used(&self, axis: &str) -> bool {
         match axis {
             // Without a value in the phase itself, the axis is what the phase takes.
-            "isl" => self.in_templates(axis) || !self.every_phase_has(&["/data/jsonl", "/data/synthetic/isl"]),
-            "osl" => self.in_templates(axis) || !self.every_phase_has(&["/output/tokens"]),
+            "isl" => self.in_templates(axis) || !self.every_phase_has(&HAS_ISL),
+            "osl" => self.in_templates(axis) || !self.every_phase_has(&HAS_OSL),
             "model" | "precision" => true,
             // What benchrun itself tells the templates.
-            "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" => false,
+            "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" | "index" => {
+                false
+            }
             _ => PHASE_AXES.contains(&axis) || self.recipe.uses(axis),
         }
     }
@@ -145,7 +153,7 @@ fn phase_field(name: &str) -> Option<Setting> {
     };
     let protocols = Protocol::ALL.iter().map(|protocol| Scalar::from(protocol.name()));
     let one_of = if name == "protocol" { protocols.collect() } else { Vec::new() };
-    Some(Setting { kind, about: String::new(), default: None, min, max, one_of })
+    Some(Setting { kind, about: String::new(), default: None, min, max, one_of, ask: Vec::new() })
 }
 
 /// What is wrong with a setting's value, if anything.

@@ -13,7 +13,7 @@ use crate::spec::LoadPoint;
 /// Raised to abandon every stored output.
 const FORMAT: u32 = 1;
 /// Raised when the load generator measures otherwise than before, so that no earlier figure passes for one of its own.
-const MEASURING: u32 = 1;
+const MEASURING: u32 = 2;
 
 /// What a model's weights are, whatever machine they lie on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -29,6 +29,11 @@ pub enum ModelIdentity {
     },
     /// sha256 by relative path.
     Path { files: BTreeMap<String, String> },
+    Package {
+        requirement: String,
+        /// Glob patterns.
+        files: Vec<String>,
+    },
     Dummy {
         model: DummyModel,
         seed: u64,
@@ -49,6 +54,9 @@ pub(super) struct Material<'a> {
     pub model: Option<&'a ModelIdentity>,
     /// The values that the templates looked up.
     pub values: BTreeMap<String, &'a Scalar>,
+    /// The recipe's own values among them, worked out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub worked_out: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Canonical<'a>>,
     /// Where each protocol is served, and under which name of the model.
@@ -73,6 +81,8 @@ pub struct Decided {
     pub(super) roles: Vec<&'static str>,
     /// What the step takes while it runs.
     pub(super) gpus: u32,
+    /// The recipe's own values that its templates name.
+    pub(super) worked_out: BTreeMap<String, String>,
     material: Value,
     digest: String,
 }
@@ -102,6 +112,7 @@ impl Material<'_> {
             kind,
             model: None,
             values: BTreeMap::new(),
+            worked_out: BTreeMap::new(),
             rendered: None,
             endpoints: BTreeMap::new(),
             gpus: None,
@@ -113,7 +124,8 @@ impl Material<'_> {
     pub(super) fn decided(&self, program: Option<String>, roles: Vec<&'static str>) -> Decided {
         let material = serde_json::to_value(self).expect("materials are plain data with string keys");
         let digest = Digest::of(material.to_string().as_bytes());
-        Decided { program, roles, gpus: self.gpus.unwrap_or_default(), material, digest }
+        let (gpus, worked_out) = (self.gpus.unwrap_or_default(), self.worked_out.clone());
+        Decided { program, roles, gpus, worked_out, material, digest }
     }
 }
 
@@ -173,7 +185,11 @@ fn differences(at: &str, old: &Value, new: &Value, found: &mut Vec<Change>) {
         return;
     }
     let (Value::Object(old_map), Value::Object(new_map)) = (old, new) else {
-        let what = at.strip_prefix("values.").or(at.strip_prefix("inputs.")).unwrap_or(at).to_owned();
+        let what = ["values.", "worked_out.", "inputs."]
+            .iter()
+            .find_map(|prefix| at.strip_prefix(prefix))
+            .unwrap_or(at)
+            .to_owned();
         found.push(Change { what, from: old.clone(), to: new.clone() });
         return;
     };

@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use super::{PlanError, Values};
 use crate::base::{Digest, Scalar};
 use crate::manifest::{Duration, Manifest, Phase, PhaseData, Ramp, Stage, StageRate};
-use crate::spec::{Arrival, ConcurrencyStage, Data, LoadPoint, Output, Protocol, RateStage, Sampling, Volume};
+use crate::spec::{
+    Amount, Arrival, ConcurrencyStage, Data, LoadPoint, Output, OutputTokens, Protocol, RateStage, Sampling, Synthetic,
+    Volume,
+};
 
 /// Fields of a phase that an axis of the same name overrides.
 pub(super) const PHASE_AXES: [&str; 12] = [
@@ -72,18 +75,15 @@ impl<'a> Phases<'a> {
     fn resolve(&self, name: &str, phase: &Phase, values: &Values, model: &str) -> Result<Arc<[Load]>, PlanError> {
         let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
         let missing = |what: &'static str| PlanError::NoLength { phase: name.to_owned(), what };
-        let (data, digest) = match &phase.data {
-            PhaseData::Synthetic(synthetic) => {
-                let isl = overridden("isl").given()?.filter(|_| synthetic.isl.is_none()).or(synthetic.isl);
-                (Data::Synthetic { isl: isl.ok_or(missing("isl"))? }, model)
-            }
-            PhaseData::Jsonl(file) => {
-                (Data::Jsonl { path: file.path.clone() }, self.files.get(&file.path).map_or("missing", String::as_str))
-            }
+        let data = resolved(&phase.data, || overridden("isl").given())?.ok_or(missing("isl"))?;
+        let digest = data.path().map_or(model, |path| self.files.get(path).map_or("missing", String::as_str));
+        let tokens = match (&phase.output.tokens, &data) {
+            (Some(tokens), _) => Some(tokens.clone()),
+            (None, Data::Trace(_)) => Some(OutputTokens::FROM_DATA),
+            (None, _) => overridden("osl").given()?,
         };
-        let tokens = phase.output.tokens.map_or_else(|| overridden("osl").given(), |tokens| Ok(Some(tokens)))?;
         let output = Output { mode: phase.output.mode, tokens: tokens.ok_or(missing("osl"))? };
-        let arrivals = self.arrivals(name, phase, values)?;
+        let arrivals = arrivals(name, phase, values)?;
         let requests = overridden("requests").given()?.or(phase.requests);
         let seeds = &self.manifest.seeds;
         let template = LoadPoint {
@@ -125,28 +125,48 @@ impl<'a> Phases<'a> {
         }
         Ok(loads.into())
     }
+}
 
-    /// One for each load point of the phase. The reader checked that exactly one kind is given.
-    fn arrivals(&self, name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
-        let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
-        let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
-        if let Some(replay) = &phase.trace {
-            return Ok(vec![Arrival::Trace { speed: replay.speed, max_concurrency }]);
-        }
-        if !phase.stages.is_empty() {
-            return Ok(vec![staged(phase)]);
-        }
-        let rate = overridden("request_rate").given()?.filter(|_| phase.concurrency.is_empty());
-        let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
-        if !rates.is_empty() {
-            return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
-        }
-        let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
-        if concurrency.is_empty() {
-            return Err(PlanError::NoLength { phase: name.to_owned(), what: "concurrency" });
-        }
-        Ok(concurrency.into_iter().map(|concurrency| Arrival::Closed { concurrency }).collect())
+/// One for each load point of the phase. The reader checked that exactly one kind is given.
+fn arrivals(name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
+    let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
+    let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
+    if let Some(replay) = &phase.trace {
+        return Ok(vec![Arrival::Trace { speed: replay.speed, max_concurrency }]);
     }
+    if !phase.stages.is_empty() {
+        return Ok(vec![staged(phase)]);
+    }
+    let rate = overridden("request_rate").given()?.filter(|_| phase.concurrency.is_empty());
+    let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
+    if !rates.is_empty() {
+        return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
+    }
+    let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
+    if concurrency.is_empty() {
+        return Err(PlanError::NoLength { phase: name.to_owned(), what: "concurrency" });
+    }
+    Ok(concurrency.into_iter().map(|concurrency| Arrival::Closed { concurrency }).collect())
+}
+
+/// `None` without a length. Where the phase has none, `isl` may.
+fn resolved<E>(data: &PhaseData, isl: impl FnOnce() -> Result<Option<Amount>, E>) -> Result<Option<Data>, E> {
+    Ok(Some(match data {
+        Data::Synthetic(given) => {
+            let Some(isl) = given.isl.clone().map_or_else(isl, |isl| Ok(Some(isl)))? else { return Ok(None) };
+            Data::Synthetic(Synthetic {
+                isl,
+                prefix: given.prefix.clone(),
+                turns: given.turns.clone().unwrap_or(Amount::Fixed(1)),
+                think_time_ms: given.think_time_ms.clone(),
+            })
+        }
+        Data::Jsonl(file) => Data::Jsonl(file.clone()),
+        Data::Sharegpt(file) => Data::Sharegpt(file.clone()),
+        Data::HfDataset(file) => Data::HfDataset(file.clone()),
+        Data::Csv(file) => Data::Csv(file.clone()),
+        Data::Trace(file) => Data::Trace(file.clone()),
+    }))
 }
 
 fn staged(phase: &Phase) -> Arrival {
@@ -214,10 +234,10 @@ fn load(point: LoadPoint, data: &Arc<str>) -> Load {
 /// What of a load point enters its key: a data file counts by its content, not by where it lies; what was measured
 /// whole was not cut off by a time limit; and a closed loop draws no moments of arrival.
 pub(super) fn identity(point: &LoadPoint) -> LoadPoint {
-    let data = match &point.data {
-        Data::Jsonl { .. } => Data::Jsonl { path: "".into() },
-        Data::Synthetic { isl } => Data::Synthetic { isl: *isl },
-    };
+    let mut data = point.data.clone();
+    if let Some(path) = data.path_mut() {
+        path.clear();
+    }
     let arrival_seed = if point.arrival.is_open_loop() { point.arrival_seed } else { 0 };
     LoadPoint { data, arrival_seed, point_timeout_s: 0.0, ..point.clone() }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use serde::Serialize;
 use super::{Change, Decided, Values};
 use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
-use crate::spec::LoadPoint;
+use crate::spec::{LoadPoint, Slo};
 
 /// Everything a run does, decided.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// In the order of the cells; the index is the row's order in the results.
     pub points: Vec<Point>,
+    /// The bounds on single requests, of the phases that have any. They decide figures, but not what is measured.
+    pub slos: BTreeMap<String, Slo>,
     /// What the reader of the plan should know; said once each.
     pub warnings: Vec<String>,
 }

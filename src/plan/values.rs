@@ -5,9 +5,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::base::Scalar;
-use crate::manifest::{Manifest, PhaseData, Runtime};
+use crate::manifest::{Manifest, Phase};
 use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
+use crate::spec::{Amount, OutputTokens};
 
 /// The axes that benchrun itself knows, in the order of the result columns.
 pub const KNOWN_AXES: [&str; 7] = ["model", "precision", "tp", "pp", "batch_size", "isl", "osl"];
@@ -35,9 +36,15 @@ pub(super) struct ValuesOf {
 }
 
 impl ValuesOf {
-    /// Weakest first: what the phases need at most, the recipe's defaults, the manifest's settings; then each cell's axes.
+    /// Weakest first: what the phases need at most, the recipe's defaults, what the machine was asked, the manifest's
+    /// settings; then each cell's axes.
     #[must_use]
-    pub(super) fn new(manifest: &Manifest, recipe: &LoadedRecipe, axes: &[String]) -> Self {
+    pub(super) fn new(
+        manifest: &Manifest,
+        recipe: &LoadedRecipe,
+        axes: &[String],
+        asked: &BTreeMap<String, Scalar>,
+    ) -> Self {
         let said = &recipe.recipe;
         let mut scalars: BTreeMap<String, Scalar> =
             BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
@@ -50,6 +57,7 @@ impl ValuesOf {
         let defaults =
             said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
         scalars.extend(defaults);
+        scalars.extend(asked.clone());
         let given = said.defaults.iter().chain(&manifest.engine.settings);
         scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         let quant = |entries: &IndexMap<String, Scalar>| Arc::new(entries.clone().into_iter().collect());
@@ -87,11 +95,12 @@ impl Values {
         self.axis(name).or_else(|| self.common.get(name))
     }
 
-    /// The values that a part looks up: what its output can depend on besides its inputs.
+    /// The values that the templates of a part name, the recipe's own apart: what its output can depend on besides those
+    /// and its inputs.
     #[must_use]
-    pub fn used_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
+    pub fn named_by(&self, recipe: &LoadedRecipe, part: Part) -> BTreeMap<String, &Scalar> {
         let mut used = BTreeMap::new();
-        for name in recipe.used(part) {
+        for name in recipe.named(part) {
             if name == "quant" {
                 used.extend(self.quant.iter().map(|(key, value)| (format!("quant.{key}"), value)));
             } else if let Some(value) = self.get(name) {
@@ -143,22 +152,33 @@ impl Places {
     pub fn symbolic(manifest: &Manifest, recipe: &LoadedRecipe) -> Self {
         let folders = ["fetch", "quantize", "build", "render", "output"];
         let ports = &recipe.recipe.server.ports;
-        let Runtime::Host(host) = &manifest.runtime;
         Self {
             folders: folders.into_iter().map(|name| (name, format!("<{name}>"))).collect(),
-            host: host.listen.clone(),
+            host: manifest.runtime.listen().to_owned(),
             ports: ports.iter().map(|name| (name.clone(), format!("<port {name}>"))).collect(),
         }
     }
 }
 
+fn longest_output(phase: &Phase) -> Option<u32> {
+    match phase.output.tokens.as_ref()? {
+        OutputTokens::Amount(amount) => Some(amount.largest()),
+        OutputTokens::Data(_) => None,
+    }
+}
+
+/// The last turn of a conversation carries those before it, with their answers.
+fn longest_input(phase: &Phase) -> Option<u32> {
+    let synthetic = phase.data.as_synthetic()?;
+    let turns = synthetic.turns.as_ref().map_or(1, Amount::largest);
+    let answers = longest_output(phase).unwrap_or_default().saturating_mul(turns - 1);
+    Some(synthetic.isl.as_ref()?.largest().saturating_mul(turns).saturating_add(answers))
+}
+
 /// The longest input and output that the phases ask for by themselves, for recipes that size an engine by them.
 fn longest(manifest: &Manifest) -> impl Iterator<Item = (String, Scalar)> {
-    let isl = manifest.benchmarks.values().filter_map(|phase| match &phase.data {
-        PhaseData::Synthetic(synthetic) => synthetic.isl,
-        PhaseData::Jsonl(_) => None,
-    });
-    let osl = manifest.benchmarks.values().filter_map(|phase| phase.output.tokens);
+    let isl = manifest.benchmarks.values().filter_map(longest_input);
+    let osl = manifest.benchmarks.values().filter_map(longest_output);
     let longest = [("isl", isl.max()), ("osl", osl.max())];
     longest.into_iter().filter_map(|(name, tokens)| Some((name.to_owned(), Scalar::Int(i64::from(tokens?)))))
 }

@@ -1,7 +1,9 @@
 use std::collections::HashMap;
 
 use procfs::ProcResult;
-use procfs::process::{Process, all_processes};
+use procfs::process::{Process, Stat, all_processes};
+
+use crate::process::error::ProcessError;
 
 /// The ids of every process below `root`, itself not included.
 ///
@@ -22,9 +24,40 @@ pub(super) fn descendants(root: i32) -> ProcResult<Vec<i32>> {
     Ok(found)
 }
 
-/// Resident memory of every process below `root` in bytes; pages that several of them share count for each.
-pub(super) fn resident_bytes(root: i32) -> ProcResult<u64> {
-    let page = procfs::page_size();
-    let resident = |pid: i32| Process::new(pid).and_then(|process| process.statm()).map_or(0, |memory| memory.resident);
-    Ok(descendants(root)?.into_iter().map(|pid| resident(pid) * page).sum())
+/// A server's processes: all that descend from its supervisor.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessTree {
+    pub(super) root: i32,
+}
+
+/// What processes take of their host, all of them together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Resident memory in MiB; pages that several processes share count for each.
+    pub rss_mib: f64,
+    /// CPU seconds since they began, with those of ended processes that were waited for.
+    pub cpu_s: f64,
+}
+
+impl ProcessTree {
+    /// A snapshot; see [`descendants`].
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn usage(self) -> Result<Usage, ProcessError> {
+        let processes = descendants(self.root).map_err(|source| ProcessError::ProcessTable { source })?;
+        let of_process = |pid: i32| Process::new(pid).and_then(|process| process.stat());
+        let waited_for = |stat: &Stat| stat.cutime.saturating_add(stat.cstime).max(0).cast_unsigned();
+        // What has ended meanwhile counts nothing here, and then with the one that waited for it.
+        let mut ticks = of_process(self.root).map_or(0, |supervisor| waited_for(&supervisor));
+        let mut pages = 0;
+        for stat in processes.into_iter().filter_map(|pid| of_process(pid).ok()) {
+            ticks += stat.utime + stat.stime + waited_for(&stat);
+            pages += stat.rss;
+        }
+        Ok(Usage {
+            rss_mib: (pages * procfs::page_size()) as f64 / f64::from(1 << 20),
+            cpu_s: ticks as f64 / procfs::ticks_per_second() as f64,
+        })
+    }
 }

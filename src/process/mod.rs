@@ -18,7 +18,6 @@ mod error;
 mod exit;
 mod family;
 mod log;
-mod memory;
 mod ports;
 mod program;
 mod record;
@@ -29,8 +28,8 @@ mod supervise;
 
 pub use error::ProcessError;
 pub use exit::{Exit, ExitFacts};
+pub use family::{ProcessTree, Usage};
 pub use log::tail;
-pub use memory::RssSampler;
 pub use ports::{PortOwner, free_port, port_in_use};
 pub use program::{program_version, resolve_program};
 pub use record::CommandRecord;

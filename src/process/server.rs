@@ -1,4 +1,4 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeWriter, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use procfs::process::Process;
 use tokio::sync::watch;
 
 use crate::process::error::ProcessError;
 use crate::process::exit::{Exit, ExitFacts};
-use crate::process::family::resident_bytes;
+use crate::process::family::ProcessTree;
 use crate::process::log::tail;
-use crate::process::memory::{RssSampler, mib};
 use crate::process::ports::{PortOwner, port_owner};
 use crate::process::program::resolve_program;
 use crate::process::record::CommandRecord;
@@ -108,18 +108,17 @@ impl Server {
         port_owner(self.root(), port)
     }
 
-    /// Resident memory of all its processes together, in MiB; pages that several of them share count for each.
-    ///
-    /// # Errors
-    /// When `/proc` cannot be read.
-    pub fn rss_mib(&self) -> Result<f64, ProcessError> {
-        resident_bytes(self.root()).map(mib).map_err(|source| ProcessError::ProcessTable { source })
+    /// All its processes.
+    #[must_use]
+    pub fn processes(&self) -> ProcessTree {
+        ProcessTree { root: self.root() }
     }
 
-    /// Samples [`Server::rss_mib`] until the sampler is dropped.
+    /// The value of a variable in its environment, if it is set and text.
     #[must_use]
-    pub fn sample_rss(&self, interval: Duration) -> RssSampler {
-        RssSampler::start(self.root(), interval)
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let environment = Process::new(self.root()).and_then(|supervisor| supervisor.environ()).ok()?;
+        environment.get(OsStr::new(name)).and_then(|value| value.to_str()).map(str::to_owned)
     }
 
     fn root(&self) -> i32 {
@@ -169,7 +168,7 @@ fn program_file(spec: &CommandSpec) -> Result<PathBuf, ProcessError> {
 
 fn supervisor_command(spec: &CommandSpec, program: PathBuf) -> duct::Expression {
     let program = std::iter::once(program.into_os_string()).chain(spec.args.iter().map(OsString::from));
-    let arguments = watch_arguments(spec.grace).into_iter().chain(program);
+    let arguments = watch_arguments(spec.grace, &spec.afterwards).into_iter().chain(program);
     #[expect(clippy::disallowed_methods, reason = "this is the one place that starts commands")]
     let mut command = duct::cmd(&spec.supervisor, arguments)
         .unchecked()

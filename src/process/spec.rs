@@ -23,6 +23,8 @@ pub struct CommandSpec {
     pub time_limit: Option<Duration>,
     /// Time between asking (SIGTERM) and killing (SIGKILL).
     pub grace: Duration,
+    /// What to run once the program and all its descendants are gone, however they ended: the whole command, or nothing.
+    pub afterwards: Vec<String>,
     /// The executable whose hidden subcommand watches over the program: benchrun's own, except in tests.
     pub supervisor: PathBuf,
 }
@@ -58,6 +60,7 @@ impl CommandSpec {
             logs: logs.into(),
             time_limit: None,
             grace: Duration::from_secs(5),
+            afterwards: Vec::new(),
             // Still this very program when the file was replaced by a newer build.
             supervisor: PathBuf::from("/proc/self/exe"),
         }

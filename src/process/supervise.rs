@@ -20,7 +20,8 @@ use crate::process::family::descendants;
 /// The hidden subcommand whose arguments go to [`supervise`].
 pub const SUPERVISE: &str = "supervise";
 
-/// The role that stays: `supervise watch GRACE_MS PROGRAM ARGS…`.
+/// The role that stays: `supervise watch GRACE_MS COUNT AFTERWARDS… PROGRAM ARGS…`, with so many words of a command that is
+/// run when all is over.
 const WATCH: &str = "watch";
 /// The role that becomes the program: `supervise enter WATCHER_PID PROGRAM ARGS…`.
 const ENTER: &str = "enter";
@@ -37,8 +38,9 @@ const KILL_INTERVAL: Duration = Duration::from_millis(50);
 const KILLS: u32 = 200;
 
 /// The arguments that start a supervisor, without the program's.
-pub(super) fn watch_arguments(grace: Duration) -> [OsString; 3] {
-    [SUPERVISE, WATCH, &grace.as_millis().to_string()].map(OsString::from)
+pub(super) fn watch_arguments(grace: Duration, afterwards: &[String]) -> Vec<OsString> {
+    let own = [SUPERVISE.to_owned(), WATCH.to_owned(), grace.as_millis().to_string(), afterwards.len().to_string()];
+    own.iter().chain(afterwards).map(OsString::from).collect()
 }
 
 /// The line on a supervisor's stdin that makes it end its program within this grace.
@@ -52,15 +54,39 @@ pub(super) fn end_order(grace: Duration) -> String {
 #[must_use]
 pub fn supervise(args: &[OsString]) -> ExitCode {
     let code = match args {
-        [role, grace, program, args @ ..] if role == WATCH => watch(grace, program, args),
+        [role, grace, count, rest @ ..] if role == WATCH => {
+            let count = count.to_string_lossy().parse().unwrap_or(usize::MAX);
+            match rest.split_at_checked(count) {
+                Some((afterwards, [program, args @ ..])) => {
+                    let code = watch(grace, program, args);
+                    run_afterwards(afterwards);
+                    code
+                }
+                _ => Err(misused()),
+            }
+        }
         [role, watcher, program, args @ ..] if role == ENTER => Err(enter(watcher, program, args)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "benchrun starts this subcommand by itself")),
+        _ => Err(misused()),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         // The program's own log is where people look for it; when that cannot be written, the code must do.
         let _ = writeln!(io::stderr(), "benchrun: {error}");
         if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTED }
     }))
+}
+
+fn misused() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "benchrun starts this subcommand by itself")
+}
+
+/// Removes what the program's end alone does not, such as a container whose client was killed. That there is nothing left
+/// to remove is the common case, so nobody hears of a failure.
+fn run_afterwards(command: &[OsString]) {
+    if let [program, args @ ..] = command {
+        #[expect(clippy::disallowed_methods, reason = "the program it tidies up after started here, too")]
+        let mut command = Command::new(program);
+        let _ = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
 }
 
 /// Becomes the program: a session of its own, no terminal, and death with the supervisor even if that is killed.

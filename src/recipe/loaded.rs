@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::compile::{self, Compiled, Condition, PREFIX_CACHE};
 use super::source::RECIPE;
-use super::{Action, Argument, Recipe, RecipeFiles};
+use super::{Action, Argument, CheckedFile, File, Recipe, RecipeFiles, check};
 use crate::event::StepKind;
 use crate::manifest::{Format, ReadError, SourceText, read_document};
-use crate::render::{Context, RenderError, Templates};
+use crate::render::{Context, RenderError};
 use crate::spec::Protocol;
 
 /// The parts of a recipe that render by themselves.
@@ -54,6 +55,8 @@ pub enum RecipeError {
     Mistakes { engine: String, source: ReadError },
     #[error("`{}`: `{at}` {problem}", .file.display())]
     Inconsistent { file: PathBuf, at: String, problem: String },
+    #[error("`{path}`, made from `{}`, is wrong in line {line}: {problem}", .template.display())]
+    NotWhatItMustBe { path: String, template: PathBuf, line: usize, problem: String },
     #[error("`{}`", .file.display())]
     Template { file: PathBuf, source: RenderError },
 }
@@ -63,9 +66,7 @@ pub enum RecipeError {
 pub struct LoadedRecipe {
     pub recipe: Recipe,
     files: RecipeFiles,
-    templates: Templates,
-    /// The values that each part looks up, whichever of its actions applies.
-    used: BTreeMap<Part, BTreeSet<String>>,
+    compiled: Compiled,
 }
 
 impl LoadedRecipe {
@@ -81,10 +82,9 @@ impl LoadedRecipe {
         };
         let document = read_document::<Recipe>(source)
             .map_err(|source| RecipeError::Mistakes { engine: engine.clone(), source })?;
-        let mut loaded = Self { recipe: document.value, files, templates: Templates::default(), used: BTreeMap::new() };
-        loaded.check_consistency()?;
-        loaded.compile()?;
-        Ok(loaded)
+        let recipe = document.value;
+        let compiled = compile::compile(&recipe, &files)?;
+        Ok(Self { recipe, files, compiled })
     }
 
     /// The sha256 over the recipe's files.
@@ -93,30 +93,53 @@ impl LoadedRecipe {
         self.files.digest()
     }
 
-    /// The names of the values that a part looks up.
+    /// The names of the values that decide a part. The recipe's own are not among them: what they are worked out from is.
     #[must_use]
     pub fn used(&self, part: Part) -> &BTreeSet<String> {
-        &self.used[&part]
+        &self.compiled.parts[&part].used
     }
 
-    /// The names of the values that the limits look up.
+    /// The names of the values as the templates of a part have them, the recipe's own among them.
+    #[must_use]
+    pub fn named(&self, part: Part) -> &BTreeSet<String> {
+        &self.compiled.parts[&part].named
+    }
+
+    /// Those of the recipe's own values that the templates of a part name, worked out. What cannot be is left out: a
+    /// template that needs it will say so.
+    #[must_use]
+    pub fn worked_out(&self, part: Part, values: &Context) -> BTreeMap<String, String> {
+        let own = self.named(part).iter().filter(|name| self.recipe.values.contains_key(*name));
+        own.filter_map(|name| Some((name.clone(), self.text(&compile::value_at(name), values).ok()?))).collect()
+    }
+
+    /// The names of the values that one of the recipe's own is worked out from.
+    #[must_use]
+    pub fn worked_out_from(&self, name: &str) -> BTreeSet<String> {
+        self.compiled.templates.used(&compile::value_at(name))
+    }
+
+    /// The names of the values that the limits and contradictions look up.
     #[must_use]
     pub fn used_by_limits(&self) -> BTreeSet<String> {
-        let sources = (0..self.recipe.limits.len()).flat_map(|index| [limit_condition(index), limit_reason(index)]);
-        sources.flat_map(|name| self.templates.used(&name)).collect()
+        let conditions = [Condition::LIMITS, Condition::CONTRADICTIONS].into_iter();
+        let all = conditions.flat_map(|list| (0..list.of(&self.recipe).len()).map(move |index| (list, index)));
+        all.flat_map(|(list, index)| [list.when(index), list.because(index)])
+            .flat_map(|name| self.compiled.templates.used(&name))
+            .collect()
     }
 
     /// Whether any part or limit looks up this value.
     #[must_use]
     pub fn uses(&self, name: &str) -> bool {
-        self.used.values().any(|names| names.contains(name)) || self.used_by_limits().contains(name)
+        Part::ALL.into_iter().any(|part| self.used(part).contains(name)) || self.used_by_limits().contains(name)
     }
 
     /// What a part says for these values; `None` when none of its actions applies.
     pub fn render(&self, part: Part, values: &Context) -> Result<Option<Rendered>, RecipeError> {
-        for (at, action) in self.actions(part) {
+        for (at, action) in compile::actions(&self.recipe, part) {
             if action.when.is_none() || self.holds(&format!("{at}.when"), values)? {
-                return self.render_action(&at, action, values).map(Some);
+                return self.render_action(&at, &action, values).map(Some);
             }
         }
         Ok(None)
@@ -124,9 +147,18 @@ impl LoadedRecipe {
 
     /// Why a cell with these values is unsupported, if it is.
     pub fn limit_met(&self, values: &Context) -> Result<Option<String>, RecipeError> {
-        for index in 0..self.recipe.limits.len() {
-            if self.holds(&limit_condition(index), values)? {
-                return self.text(&limit_reason(index), values).map(Some);
+        self.first_met(Condition::LIMITS, values)
+    }
+
+    /// Which settings of a cell with these values cannot both be meant, if any.
+    pub fn contradiction(&self, values: &Context) -> Result<Option<String>, RecipeError> {
+        self.first_met(Condition::CONTRADICTIONS, values)
+    }
+
+    fn first_met(&self, list: Condition, values: &Context) -> Result<Option<String>, RecipeError> {
+        for index in 0..list.of(&self.recipe).len() {
+            if self.holds(&list.when(index), values)? {
+                return self.text(&list.because(index), values).map(Some);
             }
         }
         Ok(None)
@@ -152,17 +184,25 @@ impl LoadedRecipe {
         Ok(Some((url, model)))
     }
 
+    /// Where the server tells its metrics, if it does.
+    pub fn metrics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
+        self.recipe.server.metrics.as_ref().map(|_| self.text("server.metrics", values)).transpose()
+    }
+
+    /// Whether a server with these values keeps what it computed for earlier prompts; `None` when the recipe does not say.
+    pub fn reuses_prefixes(&self, values: &Context) -> Result<Option<bool>, RecipeError> {
+        if self.recipe.server.prefix_cache.is_none() {
+            return Ok(None);
+        }
+        self.holds(PREFIX_CACHE, values).map(Some)
+    }
+
     /// The GPUs that a server with these values takes; 0 for an engine that says nothing of them.
     pub fn gpus(&self, values: &Context) -> Result<u32, RecipeError> {
         if self.recipe.server.gpus.is_none() {
             return Ok(0);
         }
-        let text = self.text("server.gpus", values)?;
-        text.trim().parse().map_err(|_| RecipeError::Inconsistent {
-            file: self.files.origin(RECIPE),
-            at: "server.gpus".to_owned(),
-            problem: format!("gives `{text}`, which is no number of GPUs"),
-        })
+        self.number("server.gpus", values)
     }
 
     /// What the known log lines among these say to do.
@@ -177,172 +217,79 @@ impl LoadedRecipe {
             .collect()
     }
 
-    fn actions(&self, part: Part) -> Vec<(String, Action)> {
-        let named = |name: &str, actions: &[Action]| -> Vec<(String, Action)> {
-            actions.iter().enumerate().map(|(index, action)| (format!("{name}[{index}]"), action.clone())).collect()
-        };
-        let server = &self.recipe.server;
-        match part {
-            Part::Quantize => named("steps.quantize", &self.recipe.steps.quantize),
-            Part::Build => named("steps.build", &self.recipe.steps.build),
-            Part::Render => named("steps.render", &self.recipe.steps.render),
-            Part::Server => {
-                let action = Action { command: server.command.clone(), env: server.env.clone(), ..Action::default() };
-                vec![("server".to_owned(), action)]
-            }
-        }
-    }
-
-    fn render_action(&self, at: &str, action: Action, values: &Context) -> Result<Rendered, RecipeError> {
+    fn render_action(&self, at: &str, action: &Action, values: &Context) -> Result<Rendered, RecipeError> {
         let mut rendered = Rendered::default();
-        for (index, argument) in action.command.iter().enumerate() {
-            let at = format!("{at}.command[{index}]");
-            match argument {
-                Argument::Always(_) => rendered.command.push(self.text(&at, values)?),
-                Argument::Sometimes(several) => {
-                    if self.holds(&format!("{at}.when"), values)? {
-                        for inner in 0..several.args.len() {
-                            rendered.command.push(self.text(&format!("{at}.args[{inner}]"), values)?);
-                        }
-                    }
-                }
-            }
+        self.render_arguments(&format!("{at}.command"), &action.command, values, &mut rendered.command)?;
+        if let Some(program) = rendered.command.first().filter(|name| !self.recipe.programs.contains_key(*name)) {
+            let problem = format!("starts `{program}`, which is not a name under `programs`");
+            return Err(self.inconsistent(format!("{at}.command"), problem));
         }
         for name in action.env.keys() {
             rendered.env.insert(name.clone(), self.text(&format!("{at}.env.{name}"), values)?);
         }
-        for (path, template) in action.files {
-            rendered.files.insert(path, self.text(&template, values)?);
+        for (path, file) in &action.files {
+            let text = self.text(file.template(), values)?;
+            if let File::Checked(CheckedFile { template, check }) = file {
+                check::check(*check, &text).map_err(|(line, problem)| RecipeError::NotWhatItMustBe {
+                    path: path.clone(),
+                    template: self.files.origin(template),
+                    line,
+                    problem,
+                })?;
+            }
+            rendered.files.insert(path.clone(), text);
         }
         Ok(rendered)
     }
 
+    fn render_arguments(
+        &self,
+        at: &str,
+        arguments: &[Argument],
+        values: &Context,
+        words: &mut Vec<String>,
+    ) -> Result<(), RecipeError> {
+        for (index, argument) in arguments.iter().enumerate() {
+            let at = format!("{at}[{index}]");
+            let Argument::Several(several) = argument else {
+                words.push(self.text(&at, values)?);
+                continue;
+            };
+            if several.when.is_some() && !self.holds(&format!("{at}.when"), values)? {
+                continue;
+            }
+            let inner = format!("{at}.args");
+            if several.repeat.is_none() {
+                self.render_arguments(&inner, &several.args, values, words)?;
+                continue;
+            }
+            for index in 0..self.number(&format!("{at}.repeat"), values)? {
+                let values = values.with(compile::INDEX, index);
+                self.render_arguments(&inner, &several.args, &values, words)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&self, name: &str, values: &Context) -> Result<u32, RecipeError> {
+        let text = self.text(name, values)?;
+        let problem = || format!("gives `{text}`, which is no number of anything");
+        text.trim().parse().map_err(|_| self.inconsistent(name.to_owned(), problem()))
+    }
+
+    fn inconsistent(&self, at: String, problem: String) -> RecipeError {
+        RecipeError::Inconsistent { file: self.files.origin(RECIPE), at, problem }
+    }
+
     fn text(&self, name: &str, values: &Context) -> Result<String, RecipeError> {
-        self.templates.render(name, values).map_err(|source| self.template_error(source))
+        self.compiled.templates.render(name, values).map_err(|source| self.template_error(source))
     }
 
     fn holds(&self, name: &str, values: &Context) -> Result<bool, RecipeError> {
-        self.templates.holds(name, values).map_err(|source| self.template_error(source))
+        self.compiled.templates.holds(name, values).map_err(|source| self.template_error(source))
     }
 
     fn template_error(&self, source: RenderError) -> RecipeError {
-        let file = if self.files.text(&source.template).is_some() { &source.template } else { RECIPE };
-        RecipeError::Template { file: self.files.origin(file), source }
+        compile::template_error(&self.files, source)
     }
-
-    fn check_consistency(&self) -> Result<(), RecipeError> {
-        let problem = |at: String, problem: String| {
-            Err(RecipeError::Inconsistent { file: self.files.origin(RECIPE), at, problem })
-        };
-        if self.recipe.engine != self.files.engine {
-            return problem("engine".to_owned(), format!("must be the folder's name, `{}`", self.files.engine));
-        }
-        for (index, hint) in self.recipe.log_hints.iter().enumerate() {
-            if let Err(error) = regex::Regex::new(&hint.pattern) {
-                return problem(format!("log_hints[{index}].match"), format!("is no regular expression: {error}"));
-            }
-        }
-        for part in Part::ALL {
-            for (at, action) in self.actions(part) {
-                match action.command.first() {
-                    Some(Argument::Always(name)) if self.recipe.programs.contains_key(name) => {}
-                    None if !action.files.is_empty() => {}
-                    Some(_) => return problem(format!("{at}.command[0]"), "is not a name under `programs`".to_owned()),
-                    None => return problem(at, "has neither a command nor files".to_owned()),
-                }
-                for (path, template) in &action.files {
-                    if !self.files.is_template(template) {
-                        return problem(
-                            format!("{at}.files.{path}"),
-                            format!("names `{template}`, but there is no template of this name (they end with `.j2`)"),
-                        );
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn compile(&mut self) -> Result<(), RecipeError> {
-        let mut sources: Vec<(String, Source)> = Vec::new();
-        for (index, limit) in self.recipe.limits.iter().enumerate() {
-            sources.push((limit_condition(index), Source::Condition(limit.when.clone())));
-            sources.push((limit_reason(index), Source::Text(limit.because.clone())));
-        }
-        let server = &self.recipe.server;
-        sources.push(("server.served_model".to_owned(), Source::Text(server.served_model.clone())));
-        let gpus = server.gpus.iter().map(|gpus| ("server.gpus".to_owned(), Source::Text(format!("{{{{ {gpus} }}}}"))));
-        sources.extend(gpus);
-        for (index, probe) in server.ready.iter().enumerate() {
-            sources.push((format!("server.ready[{index}].http"), Source::Text(probe.http.clone())));
-        }
-        for (protocol, endpoint) in &server.protocols {
-            let at = format!("server.protocols.{protocol}");
-            sources.push((format!("{at}.url"), Source::Text(endpoint.url.clone())));
-            sources.extend(endpoint.model.iter().map(|model| (format!("{at}.model"), Source::Text(model.clone()))));
-        }
-        sources.extend(self.files.templates().map(|(name, text)| (name.to_owned(), Source::Text(text.to_owned()))));
-        for (name, source) in &sources {
-            self.add(name, source)?;
-        }
-        for part in Part::ALL {
-            let mut used = BTreeSet::new();
-            for (at, action) in self.actions(part) {
-                for (name, source) in action_sources(&at, &action) {
-                    self.add(&name, &source)?;
-                    used.extend(self.templates.used(&name));
-                }
-                used.extend(action.files.values().flat_map(|template| self.templates.used(template)));
-            }
-            if part == Part::Server {
-                for (name, _) in sources.iter().filter(|(name, _)| name.starts_with("server.")) {
-                    used.extend(self.templates.used(name));
-                }
-            }
-            self.used.insert(part, used);
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, name: &str, source: &Source) -> Result<(), RecipeError> {
-        let added = match source {
-            Source::Text(text) => self.templates.add(name, text),
-            Source::Condition(expression) => self.templates.add_condition(name, expression),
-        };
-        added.map_err(|source| self.template_error(source))
-    }
-}
-
-/// A string of the recipe that minijinja reads.
-enum Source {
-    Text(String),
-    Condition(String),
-}
-
-fn limit_condition(index: usize) -> String {
-    format!("limits[{index}].when")
-}
-
-fn limit_reason(index: usize) -> String {
-    format!("limits[{index}].because")
-}
-
-/// Name and text of each template of an action, files apart.
-fn action_sources(at: &str, action: &Action) -> Vec<(String, Source)> {
-    let mut templates = Vec::new();
-    templates.extend(action.when.iter().map(|when| (format!("{at}.when"), Source::Condition(when.clone()))));
-    for (index, argument) in action.command.iter().enumerate() {
-        let at = format!("{at}.command[{index}]");
-        match argument {
-            Argument::Always(text) => templates.push((at, Source::Text(text.clone()))),
-            Argument::Sometimes(several) => {
-                templates.push((format!("{at}.when"), Source::Condition(several.when.clone())));
-                for (inner, text) in several.args.iter().enumerate() {
-                    templates.push((format!("{at}.args[{inner}]"), Source::Text(text.clone())));
-                }
-            }
-        }
-    }
-    templates.extend(action.env.iter().map(|(name, text)| (format!("{at}.env.{name}"), Source::Text(text.clone()))));
-    templates
 }

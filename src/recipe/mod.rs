@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** nothing here knows a particular engine. A new one needs a folder, not Rust.
 
+mod check;
+mod compile;
 mod loaded;
 mod source;
 #[cfg(test)]
@@ -14,6 +16,6 @@ mod types;
 pub use loaded::{LoadedRecipe, Part, RecipeError, Rendered};
 pub use source::{RecipeFiles, built_in_names};
 pub use types::{
-    Action, Argument, ConditionalArguments, Endpoint, Limit, LogHint, Probe, Program, Recipe, Server, Setting,
-    SettingKind, Steps,
+    Action, Argument, CheckedFile, Endpoint, File, FileCheck, Limit, LogHint, Probe, Program, Recipe, Server, Setting,
+    SettingKind, SeveralArguments, Steps,
 };

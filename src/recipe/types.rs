@@ -33,9 +33,15 @@ pub struct Recipe {
     /// The precisions that the engine has, and what each means: values that templates read as `quant.NAME`.
     #[schemars(extend("minProperties" = 1))]
     pub precisions: IndexMap<String, IndexMap<String, Scalar>>,
+    /// Values worked out from others, by name: minijinja expressions, each of which may use those before it.
+    #[serde(default)]
+    pub values: IndexMap<String, String>,
     /// What the engine cannot do; a cell that meets one is `unsupported`.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Settings that cannot both be meant; a cell that meets one makes the whole manifest refused.
+    #[serde(default)]
+    pub contradictions: Vec<Limit>,
     #[serde(default)]
     pub steps: Steps,
     pub server: Server,
@@ -74,6 +80,10 @@ pub struct Setting {
     /// The only values allowed.
     #[serde(default)]
     pub one_of: Vec<Scalar>,
+    /// A command whose first line is the value where the manifest gives none: a fact of this machine. The first word is a
+    /// name under `programs`. Where it fails, the value does not exist.
+    #[serde(default)]
+    pub ask: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -85,11 +95,24 @@ pub enum SettingKind {
     Text,
 }
 
-/// What the engine cannot do.
+impl SettingKind {
+    /// A value of this kind that a program printed.
+    #[must_use]
+    pub fn parse(self, text: &str) -> Option<Scalar> {
+        match self {
+            Self::Bool => text.parse().ok().map(Scalar::Bool),
+            Self::Int => text.parse().ok().map(Scalar::Int),
+            Self::Float => text.parse().ok().filter(|value: &f64| value.is_finite()).map(Scalar::Float),
+            Self::Text => Some(Scalar::Text(text.to_owned())),
+        }
+    }
+}
+
+/// What cannot be, and why.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// A minijinja expression; where it is true, the cell is unsupported.
+    /// A minijinja expression; where it is true, the limit is met.
     pub when: String,
     /// Template. The reason, with the numbers.
     pub because: String,
@@ -119,43 +142,109 @@ pub struct Action {
     /// Environment variables of the command. Templates.
     pub env: IndexMap<String, String>,
     /// Files to write into `output`: the path, then the name of the template beside the recipe.
-    pub files: IndexMap<String, String>,
+    pub files: IndexMap<String, File>,
+    /// Values that decide the output though nothing above names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
 }
 
-/// One argument, or several that are there only under a condition.
+/// The template of a file, and how to check what it gives.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(untagged)]
+pub enum File {
+    Template(String),
+    Checked(CheckedFile),
+}
+
+impl File {
+    #[must_use]
+    pub fn template(&self) -> &str {
+        match self {
+            Self::Template(template) | Self::Checked(CheckedFile { template, .. }) => template,
+        }
+    }
+}
+
+/// A file that is read back before anything runs.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckedFile {
+    /// The name of the template beside the recipe.
+    pub template: String,
+    pub check: FileCheck,
+}
+
+/// What a rendered file must be.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileCheck {
+    /// Triton's `inference.ModelConfig` in protobuf text format, with no `${` left in it.
+    TritonModelConfig,
+}
+
+/// One argument, or several under a condition or several times.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(untagged)]
 pub enum Argument {
-    Always(String),
-    Sometimes(ConditionalArguments),
+    One(String),
+    Several(SeveralArguments),
+}
+
+/// Arguments that are there only under a condition, or once for each of several things, such as the ranks of a server.
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeveralArguments {
+    /// A minijinja expression; without it they are always there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// A minijinja expression: how often they come. Templates in `args` may then use `index`, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<String>,
+    /// Templates, or such groups with plain templates in them.
+    #[schemars(with = "Vec<InnerArgument>")]
+    pub args: Vec<Argument>,
+}
+
+/// An [`Argument`] within a group, for the schema: groups hold groups, but no deeper.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum InnerArgument {
+    One(String),
+    Several(InnerArguments),
 }
 
 /// Arguments that are there only under a condition.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
+#[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ConditionalArguments {
+#[expect(dead_code, reason = "only its schema is used")]
+struct InnerArguments {
     /// A minijinja expression.
-    pub when: String,
+    when: String,
     /// Templates.
-    pub args: Vec<String>,
+    args: Vec<String>,
 }
 
 /// The server of a cell.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// The argument list; see [`Action::command`].
-    #[schemars(length(min = 1))]
+    /// The argument list; see [`Action::command`]. Without one nothing is started or stopped: the server is up already.
+    #[serde(default)]
     pub command: Vec<Argument>,
     /// Environment variables. Templates.
     #[serde(default)]
     pub env: IndexMap<String, String>,
-    /// Names of the ports it listens on; each gets a free number.
-    #[schemars(length(min = 1))]
+    /// Names of the ports it listens on; each gets a free number. A server without a command has none.
+    #[serde(default)]
     pub ports: Vec<String>,
     /// An expression: the GPUs that the server takes.
     #[serde(default)]
     pub gpus: Option<String>,
+    /// An expression: whether the server is told to answer a prompt's known beginning from a cache. Its answers to a
+    /// repeated prompt are held against it.
+    #[serde(default)]
+    pub prefix_cache: Option<String>,
     /// The name that requests give the model. Template.
     pub served_model: String,
     /// All must succeed before the server counts as ready.
@@ -164,6 +253,9 @@ pub struct Server {
     /// Where each protocol is served.
     #[schemars(extend("minProperties" = 1))]
     pub protocols: IndexMap<Protocol, Endpoint>,
+    /// The address of its Prometheus metrics. Template.
+    #[serde(default)]
+    pub metrics: Option<String>,
 }
 
 /// A sign of readiness: a GET that answers with status 200.

@@ -1,8 +1,10 @@
+use std::fmt;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{CellId, RunId, Scalar};
-use crate::spec::Protocol;
+use crate::spec::{Protocol, Slo};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,14 +47,19 @@ pub struct ClientFacts {
 }
 
 /// What the client adds to a load: the same load on a server without a model, on the same host, less what that server
-/// took by its timetable. 99th percentiles, in milliseconds.
+/// took by its timetable. Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Certificate {
+    /// Requests of the replay that the percentiles are over.
+    pub requests: u64,
+    /// The timetable: from a request's arrival to the first chunk, and between chunks.
+    pub timetable_ttft_ms: f64,
+    pub timetable_itl_ms: f64,
     /// TTFT - the timetable's.
-    pub ttft_added_ms_p99: Option<f64>,
+    pub ttft_ms_p99: Option<f64>,
     /// Gaps between chunks - the timetable's.
-    pub itl_added_ms_p99: Option<f64>,
+    pub itl_ms_p99: Option<f64>,
     /// Sent - due.
     pub dispatch_lag_ms_p99: Option<f64>,
 }
@@ -66,8 +73,92 @@ pub struct ServerFacts {
     /// Watts, all GPUs of the server together.
     pub gpu_power_w_mean: Option<f64>,
     pub gpu_energy_j: Option<f64>,
+    /// Share of the time in which a kernel ran, mean over the GPUs.
+    pub gpu_busy_mean: Option<f64>,
     /// MiB, all processes of the server together.
     pub host_rss_mib_peak: Option<f64>,
+    /// CPU seconds a second, all processes of the server together.
+    pub cpu_cores_mean: Option<f64>,
+    /// What it said of itself, if it did.
+    pub metrics: Option<ServerMetrics>,
+}
+
+/// A server's own figures.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServerMetrics {
+    /// Which requests they are over.
+    pub window: ServerWindow,
+    pub ttft_ms_mean: Option<f64>,
+    /// Estimated from a histogram's buckets.
+    pub ttft_ms_p99: Option<f64>,
+    pub queue_ms_mean: Option<f64>,
+    /// 0 to 1.
+    pub kv_cache_usage_peak: Option<f64>,
+    /// 0 to 1, of the prompts' tokens.
+    pub prefix_hit_share: Option<f64>,
+    /// Running and waiting, as the server said while the measured requests were under way.
+    pub requests_in_flight_mean: Option<f64>,
+    /// The client's counts against the server's, over all requests.
+    pub checks: Vec<Check>,
+}
+
+/// The requests that a server's own figures are over.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerWindow {
+    Measured,
+    /// The warm-up too: no page could be read between the two.
+    All,
+}
+
+impl ServerWindow {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::All => "all",
+        }
+    }
+}
+
+/// A number of the client against the server's.
+///
+/// Its text is `NAME=ok`, `NAME=failed(SERVER!=CLIENT)` or `NAME=unknown`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Check {
+    pub name: String,
+    /// `None` when one of the numbers is not known.
+    pub ok: Option<bool>,
+    pub server: Option<f64>,
+    pub client: Option<f64>,
+}
+
+impl Check {
+    /// A sentence for a warning, if the check failed.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let Self { name, ok: Some(false), server: Some(server), client: Some(client) } = self else { return None };
+        Some(format!("the check `{name}` failed: the server says {}, the client {}", short(*server), short(*client)))
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, ok, server, client } = self;
+        match ok {
+            Some(true) => write!(f, "{name}=ok"),
+            Some(false) => {
+                let [server, client] = [server, client].map(|number| number.map(short).unwrap_or_default());
+                write!(f, "{name}=failed({server}!={client})")
+            }
+            None => write!(f, "{name}=unknown"),
+        }
+    }
+}
+
+/// Two digits after the point where there are any.
+fn short(number: f64) -> String {
+    ((number * 100.0).round() / 100.0).to_string()
 }
 
 /// One load point of one round, without the figures that its request records give.
@@ -82,12 +173,21 @@ pub struct PointRecord {
     /// Every axis of the cell, in the manifest's order, under its own name.
     pub axes: IndexMap<String, Scalar>,
     pub phase: String,
+    /// What tells load points of a phase apart: `c8`, `rate2.5`, `stages`, `trace`.
+    #[serde(default)]
+    pub load_point: String,
     pub protocol: Protocol,
     /// `closed` in a closed loop.
     pub arrival: String,
     pub concurrency: Option<u32>,
     /// Requests a second asked for, in open loop.
     pub request_rate: Option<f64>,
+    /// The load is meant to be the same from beginning to end: no stages, no trace.
+    #[serde(default = "yes")]
+    pub constant_load: bool,
+    /// The bounds on single requests that goodput counts by.
+    #[serde(default)]
+    pub slo: Option<Slo>,
     /// From 1.
     pub round: u32,
     pub status: PointStatus,
@@ -102,4 +202,8 @@ pub struct PointRecord {
     pub client: ClientFacts,
     #[serde(default)]
     pub server: ServerFacts,
+}
+
+fn yes() -> bool {
+    true
 }

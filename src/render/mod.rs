@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** rendering is a pure function of a template's text and the values given.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value};
+use minijinja::value::{Serde, Value, merge_maps};
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
@@ -24,6 +24,13 @@ impl Context {
     #[must_use]
     pub fn of(values: &impl Serialize) -> Self {
         Self(Value::from(Serde(values)))
+    }
+
+    /// The same with one more value, which hides another of its name.
+    #[must_use]
+    pub fn with(&self, name: &str, value: impl Serialize) -> Self {
+        let one = Self::of(&BTreeMap::from([(name, value)]));
+        Self(merge_maps([self.0.clone(), one.0]))
     }
 }
 
@@ -59,6 +66,11 @@ impl Templates {
     /// Compiles an expression such as `pp > 1` under a name; [`Templates::holds`] evaluates it.
     pub fn add_condition(&mut self, name: &str, expression: &str) -> Result<(), RenderError> {
         self.add(name, &format!("{{% if {expression} %}}true{{% endif %}}"))
+    }
+
+    /// Compiles an expression whose value [`Templates::render`] gives as text.
+    pub fn add_expression(&mut self, name: &str, expression: &str) -> Result<(), RenderError> {
+        self.add(name, &format!("{{{{ {expression} }}}}"))
     }
 
     /// The names of the values that a template looks up, at the top level.

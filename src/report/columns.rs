@@ -1,11 +1,13 @@
+use std::borrow::Borrow;
 use std::sync::LazyLock;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::base::{RunId, Scalar};
+use crate::record::{Certificate, Check, ServerMetrics};
 use crate::report::Row;
-use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Summary};
+use crate::stats::{ClientLimit, ClientVerdict, Distribution, Latency, OutputTokensSource, Steady, Summary};
 
 /// What a column holds for a row; null where it is not known.
 type Read = fn(&Row) -> Value;
@@ -69,13 +71,25 @@ fn axis(row: &Row, name: &str) -> Value {
 /// point (`concurrency`) shares that column; one named like a figure ([`known_metric_columns`]) has no column, so that
 /// nothing set is ever taken for something measured: a manifest must refuse it.
 #[must_use]
-pub fn columns(rows: &[Row]) -> Vec<String> {
-    let axes: IndexSet<&String> = rows.iter().flat_map(|row| row.point.axes.keys()).collect();
+pub fn columns<R: Borrow<Row>>(rows: &[R]) -> Vec<String> {
+    let axes: IndexSet<&String> = rows.iter().flat_map(|row| row.borrow().point.axes.keys()).collect();
     let other_axes = axes.into_iter().filter(|axis| !FIXED.contains_key(*axis)).cloned();
     let mut names: Vec<String> = FIXED.keys().cloned().collect();
     let place = START.len() + KNOWN_AXES.len();
     names.splice(place..place, other_axes);
     names
+}
+
+/// The columns that say what was measured, whatever the round.
+pub(super) fn identity_columns(rows: &[Row]) -> Vec<String> {
+    let is_identity = |name: &String| {
+        name != "round"
+            && FIXED.get(name).is_none_or(|source| match source {
+                Source::Axis | Source::Fact(_) => true,
+                Source::Word(_) | Source::Number(_) | Source::Latency(..) => false,
+            })
+    };
+    columns(rows).into_iter().filter(is_identity).collect()
 }
 
 /// The columns that hold measured numbers, in the results' order: what a threshold can be set on.
@@ -99,9 +113,9 @@ static FIXED: LazyLock<IndexMap<String, Source>> = LazyLock::new(|| {
         .iter()
         .map(owned)
         .chain(KNOWN_AXES.map(|name| (name.to_owned(), Source::Axis)))
-        .chain(LOAD.iter().chain(OUTCOME).chain(VOLUME).chain(RATES).map(owned))
+        .chain(LOAD.iter().chain(OUTCOME).chain(VOLUME).chain(RATES).chain(GOODPUT).map(owned))
         .chain(latencies)
-        .chain(TRUST.iter().chain(HARDWARE).chain(PROVENANCE).map(owned))
+        .chain(STEADY.iter().chain(TRUST).chain(HARDWARE).chain(SERVER).chain(PROVENANCE).map(owned))
         .collect()
 });
 
@@ -120,6 +134,7 @@ const KNOWN_AXES: [&str; 7] = ["model", "precision", "tp", "pp", "batch_size", "
 
 const LOAD: &[(&str, Source)] = &[
     ("phase", Source::Fact(|row| row.point.phase.as_str().into())),
+    ("load_point", Source::Fact(|row| row.point.load_point.as_str().into())),
     ("protocol", Source::Fact(|row| row.point.protocol.name().into())),
     ("arrival", Source::Fact(|row| row.point.arrival.as_str().into())),
     ("concurrency", Source::Fact(|row| row.point.concurrency.into())),
@@ -158,6 +173,26 @@ const RATES: &[(&str, Source)] = &[
     ("output_tokens_per_s_per_gpu", Source::Number(|row| figure(row, |it| it.rates.output_tokens_per_s_per_gpu))),
 ];
 
+const GOODPUT: &[(&str, Source)] = &[
+    (
+        "goodput_requests_per_s",
+        Source::Number(|row| figure(row, |it| it.goodput.and_then(|goodput| goodput.requests_per_s))),
+    ),
+    ("goodput_share", Source::Number(|row| figure(row, |it| it.goodput.map(|goodput| goodput.share)))),
+];
+
+const STEADY: &[(&str, Source)] = &[
+    ("steady_from_s", Source::Number(|row| steady(row, |it| Some(it.from_s)))),
+    ("steady_to_s", Source::Number(|row| steady(row, |it| Some(it.to_s)))),
+    ("steady_requests", Source::Number(|row| steady(row, |it| Some(it.requests)))),
+    ("steady_requests_per_s", Source::Number(|row| steady(row, |it| Some(it.requests_per_s)))),
+    ("steady_output_tokens_per_s", Source::Number(|row| steady(row, |it| it.output_tokens_per_s))),
+    ("steady_ttft_ms_p50", Source::Number(|row| steady(row, |it| it.ttft_ms_p50))),
+    ("steady_ttft_ms_p99", Source::Number(|row| steady(row, |it| it.ttft_ms_p99))),
+    ("steady_tpot_ms_p50", Source::Number(|row| steady(row, |it| it.tpot_ms_p50))),
+    ("steady_tpot_ms_p99", Source::Number(|row| steady(row, |it| it.tpot_ms_p99))),
+];
+
 const LATENCIES: &[(&str, OfLatency)] = &[
     ("ttft_ms", |it| it.ttft_ms.as_ref()),
     ("itl_ms", |it| it.itl_ms.as_ref()),
@@ -175,6 +210,7 @@ const STATISTICS: &[(&str, OfDistribution)] = &[
     ("p90", |it| it.p90),
     ("p95", |it| it.p95),
     ("p99", |it| it.p99),
+    ("p99_9", |it| it.p99_9),
     ("max", |it| it.max),
 ];
 
@@ -182,9 +218,14 @@ const TRUST: &[(&str, Source)] = &[
     ("dispatch_lag_ms_p99", Source::Number(|row| figure(row, |it| it.trust.dispatch_lag_ms_p99))),
     ("client_cpu_share", Source::Number(|row| row.point.client.cpu_share.into())),
     ("client_poll_delay_ms_p99", Source::Number(|row| row.point.client.poll_delay_ms_p99.into())),
-    ("client_ttft_added_ms_p99", Source::Number(|row| certified(row, |it| it.ttft_added_ms_p99))),
-    ("client_itl_added_ms_p99", Source::Number(|row| certified(row, |it| it.itl_added_ms_p99))),
+    ("client_ttft_ms_p99", Source::Number(|row| certified(row, |it| it.ttft_ms_p99))),
+    ("client_itl_ms_p99", Source::Number(|row| certified(row, |it| it.itl_ms_p99))),
+    ("client_dispatch_lag_ms_p99", Source::Number(|row| certified(row, |it| it.dispatch_lag_ms_p99))),
+    ("certified_requests", Source::Number(|row| certified(row, |it| Some(it.requests)))),
+    ("certified_at_ttft_ms", Source::Number(|row| certified(row, |it| Some(it.timetable_ttft_ms)))),
+    ("certified_at_itl_ms", Source::Number(|row| certified(row, |it| Some(it.timetable_itl_ms)))),
     ("client_verdict", Source::Word(|row| figure(row, |it| it.trust.client_verdict.map(ClientVerdict::name)))),
+    ("client_limits", Source::Word(|row| figure(row, |it| sentences(&it.trust.client_limits)))),
     ("request_rate_reached", Source::Number(|row| figure(row, |it| it.trust.request_rate_reached))),
 ];
 
@@ -193,7 +234,21 @@ const HARDWARE: &[(&str, Source)] = &[
     ("gpu_memory_mib_peak", Source::Number(|row| row.point.server.gpu_memory_mib_peak.into())),
     ("gpu_power_w_mean", Source::Number(|row| row.point.server.gpu_power_w_mean.into())),
     ("energy_j_per_output_token", Source::Number(|row| figure(row, |it| it.energy_j_per_output_token))),
+    ("gpu_busy_mean", Source::Number(|row| row.point.server.gpu_busy_mean.into())),
     ("host_rss_mib_peak", Source::Number(|row| row.point.server.host_rss_mib_peak.into())),
+    ("server_cpu_cores_mean", Source::Number(|row| row.point.server.cpu_cores_mean.into())),
+];
+
+/// What the server says of itself.
+const SERVER: &[(&str, Source)] = &[
+    ("server_ttft_ms_mean", Source::Number(|row| metric(row, |it| it.ttft_ms_mean))),
+    ("server_ttft_ms_p99", Source::Number(|row| metric(row, |it| it.ttft_ms_p99))),
+    ("server_queue_ms_mean", Source::Number(|row| metric(row, |it| it.queue_ms_mean))),
+    ("server_kv_cache_usage_peak", Source::Number(|row| metric(row, |it| it.kv_cache_usage_peak))),
+    ("server_prefix_hit_share", Source::Number(|row| metric(row, |it| it.prefix_hit_share))),
+    ("server_requests_in_flight_mean", Source::Number(|row| metric(row, |it| it.requests_in_flight_mean))),
+    ("server_window", Source::Word(|row| metric(row, |it| Some(it.window.name())))),
+    ("server_checks", Source::Word(|row| metric(row, |it| Some(words(&it.checks))))),
 ];
 
 const PROVENANCE: &[(&str, Source)] = &[
@@ -201,10 +256,28 @@ const PROVENANCE: &[(&str, Source)] = &[
     ("workload", Source::Word(|row| row.point.workload.as_deref().into())),
 ];
 
-fn certified(row: &Row, read: fn(&Certificate) -> Option<f64>) -> Value {
+fn certified<T: Into<Value>>(row: &Row, read: fn(&Certificate) -> Option<T>) -> Value {
     row.point.client.certificate.as_ref().and_then(read).into()
+}
+
+/// What showed that the client was the limit, and what to do.
+fn sentences(limits: &[ClientLimit]) -> Option<String> {
+    (!limits.is_empty()).then(|| limits.iter().map(ClientLimit::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// One word a check.
+fn words(checks: &[Check]) -> String {
+    checks.iter().map(Check::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn metric<T: Into<Value>>(row: &Row, read: fn(&ServerMetrics) -> Option<T>) -> Value {
+    row.point.server.metrics.as_ref().and_then(read).into()
 }
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {
     row.summary.as_ref().and_then(read).into()
+}
+
+fn steady<T: Into<Value>>(row: &Row, read: fn(&Steady) -> Option<T>) -> Value {
+    row.summary.as_ref().and_then(|summary| summary.steady.as_ref()).and_then(read).into()
 }

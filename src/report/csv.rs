@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::io::Write;
 use std::path::Path;
 
@@ -13,13 +14,13 @@ use crate::report::{ReportError, Row, to_json};
 ///
 /// # Errors
 /// When `writer` fails.
-pub fn write_csv(rows: &[Row], writer: impl Write) -> Result<(), ReportError> {
+pub fn write_csv<R: Borrow<Row>>(rows: &[R], writer: impl Write) -> Result<(), ReportError> {
     let names = columns(rows);
     let columns: Vec<Column<'_>> = names.iter().map(|name| Column::named(name)).collect();
     let mut csv = csv::Writer::from_writer(writer);
     csv.write_record(&names)?;
     for row in rows {
-        csv.write_record(columns.iter().map(|column| field(column.value(row))))?;
+        csv.write_record(columns.iter().map(|column| field(column.value(row.borrow()))))?;
     }
     csv.flush().map_err(csv::Error::from)?;
     Ok(())
@@ -29,7 +30,7 @@ pub fn write_csv(rows: &[Row], writer: impl Write) -> Result<(), ReportError> {
 ///
 /// # Errors
 /// When a file cannot be written; the old one is then still there.
-pub fn save(run: &RunId, rows: &[Row], folder: &Path) -> Result<(), ReportError> {
+pub fn save<R: Borrow<Row>>(run: &RunId, rows: &[R], folder: &Path) -> Result<(), ReportError> {
     let mut text = Vec::new();
     write_csv(rows, &mut text)?;
     let mut json = serde_json::to_vec_pretty(&to_json(run, rows)).expect("rows are plain data");
@@ -41,7 +42,7 @@ pub fn save(run: &RunId, rows: &[Row], folder: &Path) -> Result<(), ReportError>
     Ok(())
 }
 
-fn field(value: Value) -> String {
+pub(super) fn field(value: Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text,

@@ -6,19 +6,25 @@
 //! **Invariant:** formats only. No figure is computed here, and a figure that is not known is an empty cell.
 
 mod columns;
+mod compare;
+mod compare_format;
 mod csv;
 mod error;
 mod json;
 mod rebuild;
+mod rounds;
 mod row;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use columns::{columns, known_metric_columns};
+pub use compare::{ComparedFigure, ComparedPoint, Comparison, SampledRows, compare};
+pub use compare_format::{comparison_csv, comparison_json, comparison_text};
 pub use csv::{save, write_csv};
 pub use error::ReportError;
 pub use json::to_json;
-pub use rebuild::{read_point, read_run};
+pub use rebuild::{read_point, read_run, read_run_with_samples};
+pub use rounds::{Rounds, RoundsFigure, rounds, save_rounds};
 pub use row::Row;
 pub use table::{Color, table};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::RunId;
 use crate::record::{PointRecord, RequestRecord};
 use crate::report::{ReportError, Row};
-use crate::stats::{Summarizer, Summary};
+use crate::stats::{Samples, Summarizer};
 
 const POINT: &str = "point.json";
 const REQUESTS: &str = "requests.jsonl";
@@ -15,14 +15,31 @@ const REQUESTS: &str = "requests.jsonl";
 /// # Errors
 /// When a file cannot be read, or is not what its name says. A folder without `cells` is a run without rows.
 pub fn read_run(run: &RunId, run_dir: &Path) -> Result<Vec<Row>, ReportError> {
+    Ok(read_points(run, run_dir, |_| ())?.into_iter().map(|(row, ())| row).collect())
+}
+
+/// As [`read_run`], each row with the values of its single requests.
+///
+/// # Errors
+/// As [`read_run`].
+pub fn read_run_with_samples(run: &RunId, run_dir: &Path) -> Result<Vec<(Row, Samples)>, ReportError> {
+    read_points(run, run_dir, Summarizer::samples)
+}
+
+/// The rows of a run, each with what `keep` makes of its requests.
+fn read_points<T: Default>(
+    run: &RunId,
+    run_dir: &Path,
+    keep: impl Fn(&Summarizer) -> T,
+) -> Result<Vec<(Row, T)>, ReportError> {
     fs::metadata(run_dir).map_err(|source| unreadable(run_dir, source))?;
     let mut points = Vec::new();
     let cells = run_dir.join("cells");
     if cells.is_dir() {
         find_points(&cells, &mut points)?;
     }
-    let mut rows = points.iter().map(|point| read_point(run, point)).collect::<Result<Vec<_>, _>>()?;
-    rows.sort_by_key(|row| row.point.order);
+    let mut rows = points.iter().map(|point| read_whole(run, point, &keep)).collect::<Result<Vec<_>, _>>()?;
+    rows.sort_by_key(|(row, _)| row.point.order);
     Ok(rows)
 }
 
@@ -48,19 +65,27 @@ fn find_points(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), ReportErro
 /// # Errors
 /// When a file cannot be read, or is not what its name says.
 pub fn read_point(run: &RunId, folder: &Path) -> Result<Row, ReportError> {
+    read_whole(run, folder, |_| ()).map(|(row, ())| row)
+}
+
+fn read_whole<T: Default>(
+    run: &RunId,
+    folder: &Path,
+    keep: impl Fn(&Summarizer) -> T,
+) -> Result<(Row, T), ReportError> {
     let path = folder.join(POINT);
     let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
     let point: PointRecord = serde_json::from_slice(&bytes).map_err(|source| ReportError::Point { path, source })?;
-    let (summary, note) = match read_requests(&folder.join(REQUESTS), &point)? {
-        Some((summary, note)) => (Some(summary), note),
-        None => (None, None),
+    let Some((summarizer, note)) = read_requests(&folder.join(REQUESTS))? else {
+        return Ok((Row { run: run.clone(), point, summary: None, note: None }, T::default()));
     };
-    Ok(Row { run: run.clone(), point, summary, note })
+    let kept = keep(&summarizer);
+    let summary = Some(summarizer.finish(&point));
+    Ok((Row { run: run.clone(), point, summary, note }, kept))
 }
 
-type Measured = (Summary, Option<String>);
-
-fn read_requests(path: &Path, point: &PointRecord) -> Result<Option<Measured>, ReportError> {
+/// What was recorded, and what a reader should know of the file.
+fn read_requests(path: &Path) -> Result<Option<(Summarizer, Option<String>)>, ReportError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -85,7 +110,7 @@ fn read_requests(path: &Path, point: &PointRecord) -> Result<Option<Measured>, R
             Err(source) => return Err(ReportError::Request { path: path.to_owned(), line, source }),
         }
     }
-    Ok(Some((summarizer.finish(point), note)))
+    Ok(Some((summarizer, note)))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> ReportError {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::base::plain_text;
 use crate::record::PointStatus;
-use crate::report::Row;
+use crate::report::{Rounds, RoundsFigure, Row, rounds};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Color {
@@ -28,7 +28,7 @@ const SHOWN: [Shown; 13] = [
     Shown { heading: "cell", column: "cell" },
     Shown { heading: "phase", column: "phase" },
     Shown { heading: "conc.", column: "concurrency" },
-    Shown { heading: "round", column: "round" },
+    Shown { heading: "rounds", column: "rounds" },
     Shown { heading: "status", column: "status" },
     Shown { heading: "req/s", column: "requests_per_s" },
     Shown { heading: "out tok/s", column: "output_tokens_per_s" },
@@ -44,22 +44,24 @@ const SHOWN: [Shown; 13] = [
 const DROPPED_FIRST: [&str; 8] =
     ["itl_ms_p99", "e2e_ms_p99", "ttft_ms_p99", "requests_per_s", "e2e_ms_p50", "tpot_ms_p50", "phase", "ttft_ms_p50"];
 
-/// The rows for a terminal `width` columns wide: a line each, and below them what went wrong, each reason once.
+/// The rows for a terminal `width` columns wide: a line for each load point, and below them what went wrong, each reason
+/// once. Figures of several rounds are means with half of their 95 % interval.
 ///
 /// Columns that do not fit are left out; the results' files have them all.
 #[must_use]
 pub fn table(rows: &[Row], width: u16, color: Color) -> String {
+    let lines = rounds(rows);
     let mut shown = SHOWN.to_vec();
-    if rows.iter().all(|row| row.point.round == 1) {
-        shown.retain(|shown| shown.column != "round");
+    if lines.iter().all(|line| line.rows.len() == 1) {
+        shown.retain(|shown| shown.column != "rounds");
     }
-    let mut table = drawn(rows, &shown, color);
+    let mut table = drawn(&lines, &shown, color);
     for dropped in DROPPED_FIRST {
         if needed_width(&table) <= usize::from(width) {
             break;
         }
         shown.retain(|shown| shown.column != dropped);
-        table = drawn(rows, &shown, color);
+        table = drawn(&lines, &shown, color);
     }
     if needed_width(&table) > usize::from(width) {
         wrap_cells(&mut table, width);
@@ -86,7 +88,14 @@ fn wrap_cells(table: &mut Table, width: u16) {
     }
 }
 
-fn drawn(rows: &[Row], shown: &[Shown], color: Color) -> Table {
+fn drawn(lines: &[Rounds<'_>], shown: &[Shown], color: Color) -> Table {
+    let mut table = empty_table(color);
+    table.set_header(shown.iter().map(heading));
+    table.add_rows(lines.iter().map(|line| shown.iter().map(|shown| cell(line, shown.column)).collect::<Vec<_>>()));
+    table
+}
+
+pub(super) fn empty_table(color: Color) -> Table {
     let mut table = Table::new();
     // Whether there is a terminal was decided by the caller.
     table.force_no_tty();
@@ -94,8 +103,6 @@ fn drawn(rows: &[Row], shown: &[Shown], color: Color) -> Table {
         table.enforce_styling();
     }
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
-    table.set_header(shown.iter().map(heading));
-    table.add_rows(rows.iter().map(|row| shown.iter().map(|shown| cell(row, shown.column)).collect::<Vec<_>>()));
     table
 }
 
@@ -108,16 +115,39 @@ fn heading(shown: &Shown) -> Cell {
     }
 }
 
-fn cell(row: &Row, column: &str) -> Cell {
-    match row.value(column) {
-        Value::Null => Cell::new(""),
-        Value::Number(number) if number.is_f64() => {
+fn cell(line: &Rounds<'_>, column: &str) -> Cell {
+    match line.first().value(column) {
+        _ if column == "status" => status(line),
+        _ if column == "rounds" => Cell::new(line.rows.len()).set_alignment(CellAlignment::Right),
+        Value::String(text) => Cell::new(plain_text(&text).replace('\n', " ")),
+        whole @ Value::Number(_) if !whole.is_f64() => Cell::new(whole).set_alignment(CellAlignment::Right),
+        other @ (Value::Bool(_) | Value::Array(_) | Value::Object(_)) => Cell::new(other),
+        Value::Number(number) if line.rows.len() == 1 => {
             Cell::new(short(number.as_f64().unwrap_or_default())).set_alignment(CellAlignment::Right)
         }
-        number @ Value::Number(_) => Cell::new(number).set_alignment(CellAlignment::Right),
-        Value::String(text) if column == "status" => Cell::new(text).fg(status_color(row.point.status)),
-        Value::String(text) => Cell::new(plain_text(&text).replace('\n', " ")),
-        other @ (Value::Bool(_) | Value::Array(_) | Value::Object(_)) => Cell::new(other),
+        Value::Null | Value::Number(_) => {
+            Cell::new(line.figure(column).map(figure).unwrap_or_default()).set_alignment(CellAlignment::Right)
+        }
+    }
+}
+
+fn status(line: &Rounds<'_>) -> Cell {
+    let ok = line.ok().count();
+    let worst = line.rows.iter().map(|row| row.point.status).find(|status| *status != PointStatus::Ok);
+    let status = worst.unwrap_or(PointStatus::Ok);
+    let text = match ok {
+        0 => status.name().to_owned(),
+        _ if ok == line.rows.len() => status.name().to_owned(),
+        _ => format!("{ok} of {} ok", line.rows.len()),
+    };
+    Cell::new(text).fg(status_color(status))
+}
+
+fn figure(figure: RoundsFigure) -> String {
+    let digits = digits(figure.mean);
+    match figure.interval {
+        Some(interval) => format!("{:.digits$} ± {:.digits$}", figure.mean, interval.half_width()),
+        None => short(figure.mean),
     }
 }
 
@@ -131,12 +161,17 @@ fn status_color(status: PointStatus) -> comfy_table::Color {
 }
 
 /// Three digits or all before the point: what a reader compares at a glance.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
+    format!("{value:.*}", digits(value))
+}
+
+/// Digits after the point of [`short`].
+fn digits(value: f64) -> usize {
     match value.abs() {
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        1.0.. => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        _ => 3,
     }
 }
 

@@ -38,7 +38,7 @@ fn without_requests(status: PointStatus, reason: &str) -> PointRecord {
 fn points() -> Vec<(PointRecord, Option<Vec<RequestRecord>>)> {
     let requests =
         vec![warmup(streamed(0, &[90], 1)), streamed(100, &[110, 130, 160], 3), streamed(200, &[230, 240], 2)];
-    let mut gpu = open_loop_point();
+    let mut gpu = PointRecord { load_point: "rate25".to_owned(), request_rate: Some(25.0), ..open_loop_point() };
     gpu.server.gpus = Some(2);
     gpu.server.gpu_energy_j = Some(10.0);
     gpu.client.cpu_share = Some(0.125);
@@ -140,7 +140,7 @@ fn axes_have_one_column_each() {
 fn thresholds_are_on_columns_that_exist() {
     let row = rows().remove(0);
     for column in known_metric_columns() {
-        assert!(columns(&[]).contains(column), "{column}");
+        assert!(columns::<Row>(&[]).contains(column), "{column}");
     }
     let bound = |column: &str, max| Bound { column: column.to_owned(), min: None, max: Some(max) };
     let missed = row.missed(&[bound("ttft_ms_max", 29.5), bound("e2e_ms_max", 60.0)]);

@@ -118,6 +118,15 @@ impl Arrival {
         }
     }
 
+    /// Whether the load is meant to be the same from beginning to end.
+    #[must_use]
+    pub fn is_constant(&self) -> bool {
+        match self {
+            Self::Closed { .. } | Self::Open { .. } => true,
+            Self::ClosedStages { .. } | Self::OpenStages { .. } | Self::Trace { .. } => false,
+        }
+    }
+
     /// What tells load points of one phase apart: `c8`, `rate2.5`, `stages`, `trace`.
     #[must_use]
     pub fn label(&self) -> String {

@@ -3,9 +3,9 @@
 //! **Invariant:** no behaviour beyond naming; every value here can be written to disk and read back.
 
 mod arrival;
+mod data;
 
 use std::fmt;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::Digest;
 
 pub use arrival::{Arrival, ConcurrencyStage, Gamma, RateStage, Spacing};
+pub use data::{
+    Amount, Bounds, Data, Distribution, Histogram, PromptFile, SharedPrefix, Spread, Synthetic, TraceFile, TraceFormat,
+    Turns,
+};
 
 /// How a request travels to the server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
@@ -63,11 +67,43 @@ pub enum OutputMode {
 }
 
 /// The length of each answer.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Output {
     pub mode: OutputMode,
-    /// Tokens.
-    pub tokens: u32,
+    pub tokens: OutputTokens,
+}
+
+/// The tokens of each answer.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum OutputTokens {
+    Amount(Amount),
+    Data(FromData),
+}
+
+/// What the data say: a trace's length, a line's `output_tokens` or `max_tokens`, or the tokens of the given answer.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromData {
+    FromData,
+}
+
+impl OutputTokens {
+    #[must_use]
+    pub const fn fixed(tokens: u32) -> Self {
+        Self::Amount(Amount::Fixed(tokens))
+    }
+
+    pub const FROM_DATA: Self = Self::Data(FromData::FromData);
+
+    /// The number, if it is the same for all answers.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        match self {
+            Self::Amount(amount) => amount.fixed(),
+            Self::Data(FromData::FromData) => None,
+        }
+    }
 }
 
 /// How the next token is chosen. Greedy unless a temperature above 0 is given.
@@ -87,14 +123,23 @@ pub struct Sampling {
     pub top_p: Option<f64>,
 }
 
-/// Where the prompts of a phase come from.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Data {
-    /// Random text of exactly `isl` tokens under the model's tokenizer.
-    Synthetic { isl: u32 },
-    /// A file with one JSON object a line that has a `text_input`.
-    Jsonl { path: PathBuf },
+/// Bounds that a single request must keep to count as good.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[schemars(extend("minProperties" = 1))]
+#[serde(deny_unknown_fields, default)]
+pub struct Slo {
+    /// Milliseconds to the first token.
+    #[schemars(range(min = 0.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<f64>,
+    /// Milliseconds for each further token, in the mean of the answer.
+    #[schemars(range(min = 0.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tpot_ms: Option<f64>,
+    /// Milliseconds for the whole answer.
+    #[schemars(range(min = 0.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub e2e_ms: Option<f64>,
 }
 
 /// When a load point ends.

@@ -1,42 +1,57 @@
 use std::fmt;
 
 use crate::record::{Certificate, ClientFacts, RequestKind, RequestRecord, RequestStatus};
-use crate::stats::percentile;
-use crate::stats::percentile::mean;
-use crate::stats::summarizer::dispatch_lag_ms;
+use crate::stats::timing::Timing;
+use crate::stats::{Latency, percentile};
 
-/// How a server answered, as a timetable that a server without a model can keep.
+/// How a server answers, as a timetable that a server without a model can keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cadence {
-    /// Median TTFT; of answers in one piece, the median time until they were there.
+    /// Until the first chunk with text.
     pub ttft_ms: f64,
-    /// Median gap between chunks with text; 0 if no answer had two.
+    /// From one chunk with text to the next.
     pub itl_ms: f64,
-    /// Mean over requests.
-    pub output_tokens: u32,
-    /// Output tokens / chunks with text, over all requests.
     pub tokens_per_chunk: u32,
-    /// Bytes of output text / chunks with text, over all requests.
+    /// Of text.
     pub chunk_bytes: u32,
 }
 
+impl Default for Cadence {
+    /// Of a server that nothing is known of: faster than most under load, so that the client has more to do.
+    fn default() -> Self {
+        Self { ttft_ms: 20.0, itl_ms: 10.0, tokens_per_chunk: 1, chunk_bytes: 5 }
+    }
+}
+
 impl Cadence {
-    /// Of the measured requests with status `ok`; `None` without one.
+    /// Of the measured requests with status `ok`; `None` without one. The medians of TTFT and of the gaps between chunks;
+    /// tokens and bytes over all chunks. Of answers in one piece, which have no gaps, TTFT is the time until they were there,
+    /// and a token is a chunk.
     #[must_use]
     pub fn of(records: &[RequestRecord]) -> Option<Self> {
-        let good: Vec<&RequestRecord> = measured(records).collect();
-        let first = |it: &&RequestRecord| milliseconds(it.sent_ns, it.first_token_ns.unwrap_or(it.end_ns));
-        let gaps = |it: &&RequestRecord| gaps_ms(it).collect::<Vec<_>>();
-        let tokens: Vec<f64> = good.iter().filter_map(|it| it.output_tokens).map(f64::from).collect();
-        let chunks = good.iter().map(|it| it.chunk_ns.len().max(1)).sum::<usize>() as f64;
-        let bytes = good.iter().map(|it| it.output_text.len()).sum::<usize>() as f64;
+        let good = || measured(records).filter(|it| it.status == RequestStatus::Ok);
+        let first = |it: &RequestRecord| milliseconds(it.sent_ns, it.first_token_ns.unwrap_or(it.end_ns));
+        let tokens = good().filter_map(|it| it.output_tokens).map(f64::from).sum::<f64>();
+        let streamed = good().map(|it| it.chunk_ns.len()).sum::<usize>() as f64;
+        let chunks = if streamed > 0.0 { streamed } else { tokens.max(1.0) };
+        let bytes = good().map(|it| it.output_text.len()).sum::<usize>() as f64;
         Some(Self {
-            ttft_ms: quantile(good.iter().map(first).collect(), 50.0)?,
-            itl_ms: quantile(good.iter().flat_map(gaps).collect(), 50.0).unwrap_or_default(),
-            output_tokens: whole(mean(&tokens).unwrap_or(1.0)),
-            tokens_per_chunk: whole(tokens.iter().sum::<f64>() / chunks),
+            ttft_ms: quantile(good().map(first).collect(), 50.0)?,
+            itl_ms: quantile(good().flat_map(gaps_ms).collect(), 50.0).unwrap_or_default(),
+            tokens_per_chunk: whole(tokens / chunks),
             chunk_bytes: whole(bytes / chunks),
         })
+    }
+
+    /// Whether a client had less to do when it was certified: chunks, or answers without gaps, came a fifth later.
+    #[must_use]
+    pub fn is_faster_than(&self, certificate: &Certificate) -> bool {
+        let (pace, certified) = if self.itl_ms > 0.0 {
+            (self.itl_ms, certificate.timetable_itl_ms)
+        } else {
+            (self.ttft_ms, certificate.timetable_ttft_ms)
+        };
+        pace < 0.8 * certified
     }
 }
 
@@ -48,21 +63,26 @@ fn whole(number: f64) -> u32 {
 
 /// What the client adds to a load, from the records of the same load on a server that kept `cadence`.
 ///
-/// The percentiles are over the measured requests with status `ok`, and over all gaps between their chunks. They hold all
-/// that lies between the server's timetable and the client's records: both programs' and the kernel's delays.
+/// The percentiles are over the measured requests that did not fail, also those that were cut off, and over all gaps
+/// between their chunks. They hold all that lies between the server's timetable and the client's records: both programs'
+/// and the kernel's delays.
 #[must_use]
 pub fn certify(cadence: Cadence, records: &[RequestRecord]) -> Certificate {
-    let good = || measured(records);
+    let sound = || measured(records).filter(|it| it.status != RequestStatus::Failed);
     let first = |it: &RequestRecord| Some(milliseconds(it.sent_ns, it.first_token_ns?) - cadence.ttft_ms);
+    let lag = |it: &RequestRecord| Timing::of(it).dispatch_lag_ms();
     Certificate {
-        ttft_added_ms_p99: quantile(good().filter_map(first).collect(), 99.0),
-        itl_added_ms_p99: quantile(good().flat_map(gaps_ms).map(|gap| gap - cadence.itl_ms).collect(), 99.0),
-        dispatch_lag_ms_p99: quantile(good().filter_map(dispatch_lag_ms).collect(), 99.0),
+        requests: sound().count() as u64,
+        timetable_ttft_ms: cadence.ttft_ms,
+        timetable_itl_ms: cadence.itl_ms,
+        ttft_ms_p99: quantile(sound().filter_map(first).collect(), 99.0),
+        itl_ms_p99: quantile(sound().flat_map(gaps_ms).map(|gap| gap - cadence.itl_ms).collect(), 99.0),
+        dispatch_lag_ms_p99: quantile(sound().filter_map(lag).collect(), 99.0),
     }
 }
 
 fn measured(records: &[RequestRecord]) -> impl Iterator<Item = &RequestRecord> {
-    records.iter().filter(|it| it.kind == RequestKind::Measure && it.status == RequestStatus::Ok)
+    records.iter().filter(|it| it.kind == RequestKind::Measure)
 }
 
 fn gaps_ms(record: &RequestRecord) -> impl Iterator<Item = f64> {
@@ -78,12 +98,22 @@ fn quantile(mut values: Vec<f64>, p: f64) -> Option<f64> {
     percentile(&values, p)
 }
 
-/// A figure of a load point that the client's own delay is held against, in milliseconds.
+/// The figures of a load point that the client's own delays are held against, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reported {
     pub ttft_ms_p99: Option<f64>,
     pub itl_ms_p99: Option<f64>,
     pub e2e_ms_p50: Option<f64>,
+}
+
+impl Reported {
+    pub(super) fn of(latency: &Latency) -> Self {
+        Self {
+            ttft_ms_p99: latency.ttft_ms.as_ref().map(|ttft| ttft.p99),
+            itl_ms_p99: latency.itl_ms.as_ref().map(|itl| itl.p99),
+            e2e_ms_p50: latency.e2e_ms.as_ref().map(|e2e| e2e.p50),
+        }
+    }
 }
 
 /// Why a client cannot show what the server does. Its text says what to do.
@@ -111,8 +141,8 @@ impl ClientLimit {
     pub fn all(client: &ClientFacts, dispatch_lag_ms_p99: Option<f64>, reported: Reported) -> Vec<Self> {
         let certificate = client.certificate.unwrap_or_default();
         let figures = [
-            ("TTFT", reported.ttft_ms_p99, certificate.ttft_added_ms_p99),
-            ("ITL", reported.itl_ms_p99, certificate.itl_added_ms_p99),
+            ("TTFT", reported.ttft_ms_p99, certificate.ttft_ms_p99),
+            ("ITL", reported.itl_ms_p99, certificate.itl_ms_p99),
         ];
         let cpu = client.cpu_share.filter(|&share| share > Self::CPU_SHARE).map(|share| Self::Cpu { share });
         let dispatch =
@@ -173,22 +203,22 @@ mod tests {
             streamed(200, &[210, 230, 250], 6),
         ];
         let cadence = Cadence::of(&records).unwrap();
-        let expected = Cadence { ttft_ms: 10.0, itl_ms: 20.0, output_tokens: 6, tokens_per_chunk: 2, chunk_bytes: 1 };
+        let expected = Cadence { ttft_ms: 10.0, itl_ms: 20.0, tokens_per_chunk: 2, chunk_bytes: 1 };
         assert_eq!(cadence, expected);
         let whole = Cadence::of(&[answered(100, 150, 8)]).unwrap();
-        assert_eq!((whole.ttft_ms, whole.itl_ms, whole.tokens_per_chunk), (50.0, 0.0, 8));
+        assert_eq!((whole.ttft_ms, whole.itl_ms, whole.tokens_per_chunk), (50.0, 0.0, 1));
         assert_eq!(Cadence::of(&[]), None);
     }
 
     #[test]
     fn what_goes_beyond_the_timetable_was_added() {
-        let cadence = Cadence { ttft_ms: 10.0, itl_ms: 20.0, output_tokens: 3, tokens_per_chunk: 1, chunk_bytes: 5 };
+        let cadence = Cadence { ttft_ms: 10.0, itl_ms: 20.0, tokens_per_chunk: 1, chunk_bytes: 5 };
         let certificate = certify(cadence, &[streamed(100, &[113, 134, 154], 3)]);
         // Gaps of 21 and 20 ms.
-        assert_eq!(certificate.ttft_added_ms_p99, Some(3.0));
-        assert!((certificate.itl_added_ms_p99.unwrap() - 0.99).abs() < 1e-9);
+        assert_eq!(certificate.ttft_ms_p99, Some(3.0));
+        assert!((certificate.itl_ms_p99.unwrap() - 0.99).abs() < 1e-9);
         assert_eq!(certificate.dispatch_lag_ms_p99, Some(1.0));
-        assert_eq!(certify(cadence, &[answered(100, 150, 3)]).ttft_added_ms_p99, None);
+        assert_eq!(certify(cadence, &[answered(100, 150, 3)]).ttft_ms_p99, None);
     }
 
     #[test]
@@ -198,9 +228,10 @@ mod tests {
             cpu_share: Some(0.5),
             poll_delay_ms_p99: Some(0.3),
             certificate: Some(Certificate {
-                ttft_added_ms_p99: Some(3.9),
-                itl_added_ms_p99: Some(0.39),
+                ttft_ms_p99: Some(3.9),
+                itl_ms_p99: Some(0.39),
                 dispatch_lag_ms_p99: Some(0.1),
+                ..Certificate::default()
             }),
             ..ClientFacts::default()
         };
@@ -213,7 +244,7 @@ mod tests {
         assert_eq!(limits(good.clone(), 41.0), [ClientLimit::Dispatch { lag_ms: 41.0, e2e_ms: 1000.0 }]);
         let polled = limits(ClientFacts { poll_delay_ms_p99: Some(0.5), ..good.clone() }, 1.0);
         assert_eq!(polled, [ClientLimit::Poll { delay_ms: 0.5, figure: "ITL", reported_ms: 10.0 }]);
-        let slow = Certificate { ttft_added_ms_p99: Some(4.1), ..good.certificate.unwrap() };
+        let slow = Certificate { ttft_ms_p99: Some(4.1), ..good.certificate.unwrap() };
         let added = limits(ClientFacts { certificate: Some(slow), ..good }, 1.0);
         assert_eq!(added, [ClientLimit::Added { added_ms: 4.1, figure: "TTFT", reported_ms: 100.0 }]);
         assert!(added[0].to_string().contains("4.10 ms (p99) too long"));

@@ -19,10 +19,13 @@ pub(crate) fn point() -> PointRecord {
         engine: "embedded".to_owned(),
         axes: IndexMap::new(),
         phase: "chat".to_owned(),
+        load_point: "c4".to_owned(),
         protocol: Protocol::OpenaiChat,
         arrival: "closed".to_owned(),
         concurrency: Some(4),
         request_rate: None,
+        constant_load: true,
+        slo: None,
         round: 1,
         status: PointStatus::Ok,
         reason: None,
@@ -35,7 +38,8 @@ pub(crate) fn point() -> PointRecord {
 
 pub(crate) fn open_loop_point() -> PointRecord {
     let arrival = "poisson".to_owned();
-    PointRecord { arrival, concurrency: None, request_rate: Some(12.5), ..point() }
+    let load_point = "rate12.5".to_owned();
+    PointRecord { arrival, load_point, concurrency: None, request_rate: Some(12.5), ..point() }
 }
 
 /// A request of 100 input tokens, due 1 ms before it was sent, with text arriving at each of `chunks`, ended 5 ms later.

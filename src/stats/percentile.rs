@@ -11,6 +11,8 @@ pub struct Distribution {
     pub p90: f64,
     pub p95: f64,
     pub p99: f64,
+    /// Of fewer than 1000 values it lies between the two largest: little more than the maximum.
+    pub p99_9: f64,
     pub max: f64,
 }
 
@@ -32,6 +34,7 @@ impl Distribution {
             p90: at(90.0)?,
             p95: at(95.0)?,
             p99: at(99.0)?,
+            p99_9: at(99.9)?,
             max,
         })
     }
@@ -90,7 +93,7 @@ mod tests {
         #[test]
         fn a_distribution_is_in_order(values in prop::collection::vec(0.0..1e7, 1..200)) {
             let it = Distribution::of(values).unwrap();
-            let rising = [it.min, it.p50, it.p75, it.p90, it.p95, it.p99, it.max];
+            let rising = [it.min, it.p50, it.p75, it.p90, it.p95, it.p99, it.p99_9, it.max];
             prop_assert!(rising.is_sorted(), "{rising:?}");
             prop_assert!(it.std >= 0.0 && it.std <= it.max - it.min + 1e-6);
         }

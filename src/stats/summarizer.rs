@@ -1,11 +1,16 @@
 use crate::record::{PointRecord, RequestKind, RequestRecord, RequestStatus};
+use crate::stats::goodput::keeps;
 use crate::stats::percentile::mean;
+use crate::stats::pool::Pool;
+use crate::stats::timing::Timing;
 use crate::stats::{
-    ClientLimit, ClientVerdict, Distribution, InputTokensDifference, Latency, OutputTokensSource, Rates, Reported,
-    Requests, Summary, Trust, Volume, percentile,
+    ClientLimit, ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates,
+    Reported, Requests, Steady, Summary, Trust, Volume, percentile,
 };
 
-/// Collects what a [`Summary`] needs of each request; it keeps times and counts, no texts.
+/// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
+///
+/// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     requests: Requests,
@@ -14,13 +19,17 @@ pub struct Summarizer {
     input_tokens: Total,
     output_tokens: Total,
     source: Option<OutputTokensSource>,
-    ttft_ms: Vec<f64>,
-    itl_ms: Vec<f64>,
-    tpot_ms: Vec<f64>,
-    e2e_ms: Vec<f64>,
-    e2e_from_due_ms: Vec<f64>,
-    dispatch_lag_ms: Vec<f64>,
+    timings: Vec<Timing>,
+    gaps: Pool,
     input_comparison: InputComparison,
+}
+
+/// The values of single requests, each in ascending order: what a comparison resamples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples {
+    pub ttft_ms: Vec<f64>,
+    pub tpot_ms: Vec<f64>,
+    pub e2e_ms: Vec<f64>,
 }
 
 /// The figures of the load point `point`, whose requests, warm-up included, are `records`.
@@ -49,14 +58,17 @@ impl Summarizer {
     }
 
     fn add_ok(&mut self, record: &RequestRecord) {
+        let timing = Timing::of(record);
         self.requests.ok += 1;
-        extend(&mut self.window_ns, record.sent_ns, record.last_token_ns.unwrap_or(record.end_ns));
+        extend(&mut self.window_ns, record.sent_ns, timing.answered_ns());
         self.input_tokens.add(record.input_tokens);
         self.output_tokens.add(record.output_tokens);
         self.add_source(record);
         self.input_comparison.add(record);
-        self.dispatch_lag_ms.extend(dispatch_lag_ms(record));
-        self.add_latencies(record);
+        self.timings.push(timing);
+        // Times that are not in order enter nothing; no honest record has any.
+        let gaps = record.chunk_ns.array_windows().filter_map(|[from, to]| to.checked_sub(*from));
+        gaps.for_each(|gap| self.gaps.add(gap));
     }
 
     fn add_source(&mut self, record: &RequestRecord) {
@@ -67,43 +79,27 @@ impl Summarizer {
         };
     }
 
-    fn add_latencies(&mut self, record: &RequestRecord) {
-        let gaps = record.chunk_ns.array_windows().filter_map(|&[from, to]| milliseconds(from, to));
-        self.itl_ms.extend(gaps);
-        let ttft = record.first_token_ns.and_then(|first| milliseconds(record.sent_ns, first));
-        self.ttft_ms.extend(ttft);
-        let Some(answered_ns) = answered_ns(record) else { return };
-        let e2e = milliseconds(record.sent_ns, answered_ns);
-        self.e2e_ms.extend(e2e);
-        self.e2e_from_due_ms.extend(milliseconds(record.due_ns, answered_ns));
-        let gaps_between_tokens = record.output_tokens.filter(|&n| n >= 2).map(|n| f64::from(n - 1));
-        if let (Some(e2e), Some(ttft), Some(gaps)) = (e2e, ttft, gaps_between_tokens) {
-            self.tpot_ms.push((e2e - ttft).max(0.0) / gaps);
-        }
-    }
-
-    /// The figures of everything added. `point` gives what the requests do not: its arrival, the GPUs, the client's CPU.
+    /// The figures of everything added. `point` gives what the requests do not: its load, its bounds on single requests,
+    /// the GPUs, the client's CPU.
     #[must_use]
-    pub fn finish(self, point: &PointRecord) -> Summary {
+    pub fn finish(mut self, point: &PointRecord) -> Summary {
+        self.timings.sort_unstable_by_key(|timing| timing.sent_ns);
         let open_loop = point.arrival != "closed";
         let volume = self.volume();
         let rates = self.rates(&volume, point.server.gpus);
         let energy_j_per_output_token = quotient(point.server.gpu_energy_j, volume.output_tokens.map(|n| n as f64));
-        let dispatch_lag_ms_p99 = p99(self.dispatch_lag_ms);
+        let goodput = self.goodput(point, volume.duration_s);
+        let steady = self.all_sent_ns.and_then(|sent| Steady::of(point, &self.timings, sent.to));
+        let dispatch_lag_ms_p99 = p99(self.each(Timing::dispatch_lag_ms));
         let latency = Latency {
-            ttft_ms: Distribution::of(self.ttft_ms),
-            itl_ms: Distribution::of(self.itl_ms),
-            tpot_ms: Distribution::of(self.tpot_ms),
-            e2e_ms: Distribution::of(self.e2e_ms),
-            e2e_from_due_ms: Distribution::of(self.e2e_from_due_ms).filter(|_| open_loop),
+            ttft_ms: Distribution::of(self.each(Timing::ttft_ms)),
+            tpot_ms: Distribution::of(self.each(Timing::tpot_ms)),
+            e2e_ms: Distribution::of(self.each(Timing::e2e_ms)),
+            e2e_from_due_ms: open_loop.then(|| Distribution::of(self.each(Timing::e2e_from_due_ms))).flatten(),
+            itl_ms: self.gaps.distribution(),
         };
-        let reported = Reported {
-            ttft_ms_p99: latency.ttft_ms.as_ref().map(|ttft| ttft.p99),
-            itl_ms_p99: latency.itl_ms.as_ref().map(|itl| itl.p99),
-            e2e_ms_p50: latency.e2e_ms.as_ref().map(|e2e| e2e.p50),
-        };
-        let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, reported);
-        let known = point.client.cpu_share.is_some() && dispatch_lag_ms_p99.is_some() && reported.e2e_ms_p50.is_some();
+        let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, Reported::of(&latency));
+        let known = point.client.cpu_share.is_some() && dispatch_lag_ms_p99.is_some();
         let verdict = if client_limits.is_empty() { ClientVerdict::Ok } else { ClientVerdict::ClientLimited };
         let trust = Trust {
             dispatch_lag_ms_p99,
@@ -112,7 +108,31 @@ impl Summarizer {
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
         };
-        Summary { requests: self.requests, volume, rates, latency, trust, energy_j_per_output_token }
+        let requests = self.requests;
+        Summary { requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
+    }
+
+    /// The values of the good requests added so far.
+    #[must_use]
+    pub fn samples(&self) -> Samples {
+        let sorted = |figure: fn(&Timing) -> Option<f64>| {
+            let mut values = self.each(figure);
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        Samples { ttft_ms: sorted(Timing::ttft_ms), tpot_ms: sorted(Timing::tpot_ms), e2e_ms: sorted(Timing::e2e_ms) }
+    }
+
+    /// One value of each good request that has it.
+    fn each(&self, figure: impl Fn(&Timing) -> Option<f64>) -> Vec<f64> {
+        self.timings.iter().filter_map(figure).collect()
+    }
+
+    fn goodput(&self, point: &PointRecord, window_s: Option<f64>) -> Option<Goodput> {
+        let slo = point.slo.as_ref()?;
+        let kept = self.timings.iter().filter(|timing| keeps(timing, slo)).count() as f64;
+        let share = quotient(Some(kept), Some(self.requests.sent as f64))?;
+        Some(Goodput { requests_per_s: quotient(Some(kept), window_s), share })
     }
 
     fn volume(&self) -> Volume {
@@ -133,7 +153,7 @@ impl Summarizer {
         let requests_per_s = a_second(Some(self.requests.ok));
         let output_tokens_per_s = a_second(volume.output_tokens);
         let total = volume.input_tokens.zip(volume.output_tokens).map(|(input, output)| input + output);
-        let per_user: Vec<f64> = self.tpot_ms.iter().filter(|&&tpot| tpot > 0.0).map(|tpot| 1e3 / tpot).collect();
+        let per_user = self.each(|timing| timing.tpot_ms().filter(|&tpot| tpot > 0.0).map(|tpot| 1e3 / tpot));
         Rates {
             requests_per_s,
             requests_per_min: requests_per_s.map(|rate| rate * 60.0),
@@ -144,23 +164,6 @@ impl Summarizer {
             output_tokens_per_s_per_gpu: quotient(output_tokens_per_s, gpus.map(f64::from)),
         }
     }
-}
-
-/// How late the client was: sent - due, less what was not its own doing, a wait for the bound on requests under way and
-/// the making of a connection.
-pub(super) fn dispatch_lag_ms(record: &RequestRecord) -> Option<f64> {
-    let free_ns = record.free_ns.unwrap_or_default().max(record.due_ns);
-    milliseconds(free_ns.saturating_add(record.connect_ns.unwrap_or_default()).min(record.sent_ns), record.sent_ns)
-}
-
-/// When the user had the whole answer; `None` for an answer without text.
-fn answered_ns(record: &RequestRecord) -> Option<u64> {
-    record.last_token_ns.or_else(|| (!record.output_text.is_empty()).then_some(record.end_ns))
-}
-
-/// `None` when the times are not in order, which no honest record has.
-fn milliseconds(from_ns: u64, to_ns: u64) -> Option<f64> {
-    to_ns.checked_sub(from_ns).map(|ns| ns as f64 / 1e6)
 }
 
 /// `None` unless both are known and the divisor is above 0.

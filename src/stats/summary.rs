@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::record::TokenSource;
-use crate::stats::{ClientLimit, Distribution};
+use crate::stats::{ClientLimit, Distribution, Goodput, Steady};
 
 /// The figures of one load point, in the groups of the results' columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,7 +9,10 @@ pub struct Summary {
     pub requests: Requests,
     pub volume: Volume,
     pub rates: Rates,
+    /// Only where the phase sets bounds on single requests.
+    pub goodput: Option<Goodput>,
     pub latency: Latency,
+    pub steady: Option<Steady>,
     pub trust: Trust,
     /// Joules of the server's GPUs / output tokens.
     pub energy_j_per_output_token: Option<f64>,

@@ -3,11 +3,24 @@
 //! **Invariant:** a workload is a pure function of its files, its tokenizer and its seed, and is whole before the first
 //! request is sent.
 
+mod conversation;
+mod draw;
 mod error;
+#[cfg(test)]
+mod fixture;
+mod make;
+mod parquet;
 mod prompt;
+mod quota;
+mod rows;
+mod source;
 mod synthetic;
 mod tokenizer;
+mod trace;
+mod unique;
 
-pub use error::WorkloadError;
-pub use prompt::{Content, Message, Prompt, Workload, count_tokens, jsonl, synthetic, workload_hash};
+pub use error::{Place, WorkloadError};
+pub use make::make;
+pub use prompt::{Content, Message, Prompt, Workload};
+pub use source::{AnswerLengths, Source};
 pub use tokenizer::Tokenizer;

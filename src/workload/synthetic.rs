@@ -4,13 +4,13 @@
 //! until the count is exact. Every prompt has a random generator of its own, so the order of work does not change it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use super::Prompt;
 use super::{Tokenizer, WorkloadError};
 
 /// Tokens to draw from: enough that prompts of two tokens differ, few enough that they are found at once.
@@ -20,44 +20,107 @@ const ENOUGH_WORDS: usize = 64;
 /// Corrections of one draw before it is given up.
 const REPAIRS: usize = 64;
 /// Draws of one prompt before it counts as impossible.
-const DRAWS: u64 = 256;
+pub(super) const DRAWS: u64 = 256;
 
-pub(super) fn synthetic(tokenizer: &Tokenizer, isl: u32, count: u64, seed: u64) -> Result<Vec<Prompt>, WorkloadError> {
-    let impossible = |reason| WorkloadError::Synthetic { path: tokenizer.path().to_owned(), isl, count, reason };
-    if isl == 0 {
-        return Err(impossible("a prompt has at least one token"));
-    }
-    // Prompts of one token differ only if there are more tokens than prompts.
-    let single = if isl == 1 { usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(2) } else { 0 };
-    let pool = side_by_side_tokens(tokenizer, ENOUGH_WORDS.max(single))?;
-    if pool.is_empty() {
-        return Err(impossible("no token of it survives being decoded and encoded again"));
-    }
-    let draw = |index, attempt| exact_text(tokenizer, &pool, isl, generator([seed, u64::from(isl), index, attempt]));
-    let first_draws: Vec<Option<String>> =
-        (0..count).into_par_iter().map(|index| draw(index, 0)).collect::<Result<_, _>>()?;
+/// Makes texts under one tokenizer.
+pub(super) struct Writer<'t> {
+    pub(super) tokenizer: &'t Tokenizer,
+    /// Tokens that survive side by side.
+    pool: Vec<u32>,
+}
 
-    let mut texts = HashSet::new();
-    let mut prompts = Vec::new();
-    for (index, mut text) in (0..count).zip(first_draws) {
-        let mut attempt = 0;
-        let unique = loop {
-            match text {
-                Some(text) if texts.insert(text.clone()) => break text,
-                Some(_) | None if attempt == DRAWS => {
-                    return Err(impossible(
-                        "too few texts have that many tokens; take longer prompts or fewer of them",
-                    ));
-                }
-                Some(_) | None => {
-                    attempt += 1;
-                    text = draw(index, attempt)?;
-                }
-            }
+/// A text to make.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// The tokens that it begins with.
+    pub start: Arc<[u32]>,
+    /// Its tokens in all.
+    pub tokens: u32,
+}
+
+impl<'t> Writer<'t> {
+    /// Finds tokens to write with, enough for so many different texts of one token. Blocks; uses all cores.
+    pub(super) fn new(tokenizer: &'t Tokenizer, single: usize) -> Result<Self, WorkloadError> {
+        let pool = side_by_side_tokens(tokenizer, ENOUGH_WORDS.max(single.saturating_mul(2)))?;
+        Ok(Self { tokenizer, pool })
+    }
+
+    /// Different texts, exactly as wanted: a pure function of the arguments. Blocks; uses all cores.
+    pub(super) fn different(&self, wanted: &[Wanted], seed: u64) -> Result<Vec<String>, WorkloadError> {
+        let draw = |index: usize, attempt| {
+            let tokens = u64::from(wanted[index].tokens);
+            self.exact(&wanted[index], generator([seed, tokens, index as u64, attempt]))
         };
-        prompts.push(Prompt::of_text(unique, Some(isl)));
+        let first_draws: Vec<Option<String>> =
+            (0..wanted.len()).into_par_iter().map(|index| draw(index, 0)).collect::<Result<_, _>>()?;
+        let mut texts = HashSet::new();
+        let mut in_order = Vec::new();
+        for (index, mut text) in first_draws.into_iter().enumerate() {
+            let mut attempt = 0;
+            let unique = loop {
+                match text {
+                    Some(text) if texts.insert(text.clone()) => break text,
+                    Some(_) | None if attempt == DRAWS => return Err(self.too_few(wanted, index)),
+                    Some(_) | None => {
+                        attempt += 1;
+                        text = draw(index, attempt)?;
+                    }
+                }
+            };
+            in_order.push(unique);
+        }
+        Ok(in_order)
     }
-    Ok(prompts)
+
+    /// One draw; `None` when repairing it does not end, or changes what the text is to begin with.
+    pub(super) fn exact(&self, wanted: &Wanted, mut random: ChaCha8Rng) -> Result<Option<String>, WorkloadError> {
+        if wanted.tokens == 0 {
+            return Err(self.impossible(1, wanted.tokens, "a prompt has at least one token"));
+        }
+        let mut planned = wanted.start.to_vec();
+        planned.extend(self.planned(&mut random, (wanted.tokens as usize).saturating_sub(planned.len()))?);
+        let text = self.repaired(planned, &mut random)?;
+        Ok(text.filter(|(_, ids)| ids.starts_with(&wanted.start)).map(|(text, _)| text))
+    }
+
+    /// A text of as many tokens as planned, nearly always of those planned, and the tokens that it has.
+    pub(super) fn repaired(
+        &self,
+        planned: Vec<u32>,
+        random: &mut ChaCha8Rng,
+    ) -> Result<Option<(String, Vec<u32>)>, WorkloadError> {
+        let tokens = planned.len();
+        let mut ids = planned;
+        for _ in 0..REPAIRS {
+            let text = self.tokenizer.decode(&ids)?;
+            ids = self.tokenizer.encode(&text)?;
+            if ids.len() == tokens {
+                return Ok(Some((text, ids)));
+            }
+            // Too long: cut. Too short: add. A cut may itself change the count, so one more token is replaced each time.
+            ids.truncate(tokens.saturating_sub(1));
+            let missing = tokens - ids.len();
+            ids.extend(self.planned(random, missing)?);
+        }
+        Ok(None)
+    }
+
+    /// Tokens that are likely to survive as they are.
+    pub(super) fn planned(&self, random: &mut ChaCha8Rng, count: usize) -> Result<Vec<u32>, WorkloadError> {
+        let draw = |_| self.pool.choose(random).copied();
+        let none = || self.impossible(count as u64, 1, "no token of it survives being decoded and encoded again");
+        (0..count).map(draw).collect::<Option<_>>().ok_or_else(none)
+    }
+
+    fn too_few(&self, wanted: &[Wanted], index: usize) -> WorkloadError {
+        let tokens = wanted[index].tokens;
+        let count = wanted.iter().filter(|other| other.tokens == tokens).count() as u64;
+        self.impossible(count, tokens, "too few texts have that many tokens; take longer prompts or fewer of them")
+    }
+
+    pub(super) fn impossible(&self, count: u64, isl: u32, reason: &'static str) -> WorkloadError {
+        WorkloadError::Synthetic { path: self.tokenizer.path().to_owned(), isl, count, reason }
+    }
 }
 
 /// Tokens whose text, written twice, is encoded as the token twice: words rather than fragments, whatever the kind of
@@ -92,32 +155,9 @@ fn side_by_side(tokenizer: &Tokenizer, id: u32) -> Result<Option<(u32, bool)>, W
     Ok(survives.then(|| (id, text.trim().contains(' '))))
 }
 
-/// One draw; `None` when repairing it does not end.
-fn exact_text(
-    tokenizer: &Tokenizer,
-    pool: &[u32],
-    isl: u32,
-    mut random: ChaCha8Rng,
-) -> Result<Option<String>, WorkloadError> {
-    let isl = isl as usize;
-    let mut draw = || *pool.choose(&mut random).expect("the caller checked that the pool is not empty");
-    let mut ids: Vec<u32> = (0..isl).map(|_| draw()).collect();
-    for _ in 0..REPAIRS {
-        let text = tokenizer.decode(&ids)?;
-        ids = tokenizer.encode(&text)?;
-        if ids.len() == isl {
-            return Ok(Some(text));
-        }
-        // Too long: cut. Too short: add. A cut may itself change the count, so one more token is replaced each time.
-        ids.truncate(isl.saturating_sub(1));
-        ids.resize_with(isl, &mut draw);
-    }
-    Ok(None)
-}
-
 /// A stream of its own for each combination; prompts of different lengths share no beginning, which a server might have
 /// cached.
-fn generator(numbers: [u64; 4]) -> ChaCha8Rng {
+pub(super) fn generator(numbers: [u64; 4]) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, number) in key.chunks_exact_mut(8).zip(numbers) {
         bytes.copy_from_slice(&number.to_le_bytes());
@@ -127,89 +167,49 @@ fn generator(numbers: [u64; 4]) -> ChaCha8Rng {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use tokenizers::AddedToken;
-    use tokenizers::decoders::byte_level::ByteLevel;
-    use tokenizers::models::TrainerWrapper;
-    use tokenizers::models::bpe::{BPE, BpeTrainer};
-    use tokenizers::models::wordlevel::WordLevel;
-    use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-    use tokenizers::pre_tokenizers::whitespace::Whitespace;
-
     use super::*;
+    use crate::workload::fixture::{byte_level, loaded, metaspace, words};
 
-    const CORPUS: &str = "the quick brown fox jumps over the lazy dog and then the other dogs jump over the foxes \
-        while a slow green turtle reads what others wrote about jumping animals in another country 你好世界 你好";
-
-    fn trained(mut tokenizer: tokenizers::Tokenizer, alphabet: bool) -> tokenizers::Tokenizer {
-        let mut trainer = BpeTrainer::builder().vocab_size(400).show_progress(false);
-        if alphabet {
-            trainer = trainer.initial_alphabet(ByteLevel::alphabet().into_iter().collect());
-        }
-        let mut trainer = TrainerWrapper::BpeTrainer(trainer.build());
-        tokenizer.train(&mut trainer, [CORPUS, "the dog", "a fox"].into_iter()).unwrap();
-        tokenizer.add_special_tokens([AddedToken::from("<|end|>", true)]).unwrap();
-        tokenizer
-    }
-
-    fn byte_level() -> tokenizers::Tokenizer {
-        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
-        let part = ByteLevel::new(false, true, true);
-        tokenizer.with_pre_tokenizer(Some(part)).with_decoder(Some(part));
-        trained(tokenizer, true)
-    }
-
-    fn metaspace() -> tokenizers::Tokenizer {
-        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
-        let part = Metaspace::new('▁', PrependScheme::Always, true);
-        tokenizer.with_pre_tokenizer(Some(part.clone())).with_decoder(Some(part));
-        trained(tokenizer, false)
-    }
-
-    fn words() -> tokenizers::Tokenizer {
-        let vocabulary = CORPUS.split(' ').collect::<HashSet<_>>();
-        let model = WordLevel::builder()
-            .vocab(vocabulary.into_iter().map(str::to_owned).zip(0..).collect())
-            .unk_token("the".to_owned())
-            .build()
-            .unwrap();
-        let mut tokenizer = tokenizers::Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(Whitespace));
-        tokenizer
-    }
-
-    fn saved(tokenizer: &tokenizers::Tokenizer, folder: &Path) -> Tokenizer {
-        tokenizer.save(folder.join("tokenizer.json"), false).unwrap();
-        Tokenizer::load(folder).unwrap()
+    fn texts(tokenizer: &Tokenizer, isl: u32, count: usize, seed: u64) -> Result<Vec<String>, WorkloadError> {
+        let wanted = vec![Wanted { start: Arc::default(), tokens: isl }; count];
+        Writer::new(tokenizer, if isl == 1 { count } else { 0 })?.different(&wanted, seed)
     }
 
     #[test]
     fn prompts_are_exact_different_and_repeatable() {
         for tokenizer in [byte_level(), metaspace(), words()] {
-            let folder = tempfile::tempdir().unwrap();
-            let tokenizer = saved(&tokenizer, folder.path());
+            let tokenizer = loaded(&tokenizer);
             for (isl, count) in [(1, 4), (2, 20), (7, 50), (200, 10)] {
-                let prompts = synthetic(&tokenizer, isl, count, 5).unwrap();
-                let different: HashSet<String> =
-                    prompts.iter().map(|prompt| prompt.content.text().into_owned()).collect();
-                assert_eq!(different.len() as u64, count);
+                let prompts = texts(&tokenizer, isl, count, 5).unwrap();
+                assert_eq!(prompts.iter().collect::<HashSet<_>>().len(), count);
                 for prompt in &prompts {
-                    assert_eq!(tokenizer.count(&prompt.content.text()).unwrap(), isl, "{prompt:?}");
+                    assert_eq!(tokenizer.count(prompt).unwrap(), isl, "{prompt:?}");
                 }
-                assert_eq!(prompts, synthetic(&tokenizer, isl, count, 5).unwrap());
-                assert_ne!(prompts, synthetic(&tokenizer, isl, count, 6).unwrap());
-                assert_eq!(prompts[..2], synthetic(&tokenizer, isl, 2, 5).unwrap());
+                assert_eq!(prompts, texts(&tokenizer, isl, count, 5).unwrap());
+                assert_ne!(prompts, texts(&tokenizer, isl, count, 6).unwrap());
+                assert_eq!(prompts[..2], texts(&tokenizer, isl, 2, 5).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_begins_with_the_tokens_it_is_to() {
+        for tokenizer in [byte_level(), metaspace(), words()] {
+            let tokenizer = loaded(&tokenizer);
+            let start: Arc<[u32]> = tokenizer.encode(&texts(&tokenizer, 20, 1, 1).unwrap()[0]).unwrap().into();
+            let wanted = vec![Wanted { start: start.clone(), tokens: 33 }; 20];
+            for text in Writer::new(&tokenizer, 0).unwrap().different(&wanted, 2).unwrap() {
+                let ids = tokenizer.encode(&text).unwrap();
+                assert_eq!((ids.len(), &ids[..20]), (33, &start[..]));
             }
         }
     }
 
     #[test]
     fn what_cannot_be_made_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let tokenizer = saved(&words(), folder.path());
+        let tokenizer = loaded(&words());
         for (isl, count) in [(0, 1), (1, 1000)] {
-            let error = synthetic(&tokenizer, isl, count, 0).unwrap_err().to_string();
+            let error = texts(&tokenizer, isl, count, 0).unwrap_err().to_string();
             assert!(
                 error.starts_with(&format!("cannot make {count} different prompts of exactly {isl} tokens")),
                 "{error}"

@@ -5,35 +5,8 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::env::{CONFIG, Running, TestEnv, column, eventually, json, json_lines};
-
-/// An embedded engine that serves a model folder.
-struct Served {
-    env: TestEnv,
-    http: String,
-    grpc: String,
-    _server: Running,
-}
-
-fn serve() -> Served {
-    let env = TestEnv::new();
-    env.write("config.json", CONFIG);
-    env.expect(0, &["engine", "dummy", "model", "--config", "config.json"]);
-    let server = env.start(env.command(&["engine", "serve", "model", "--http-port", "0", "--grpc-port", "0"]));
-    let said = |before: &str| {
-        let text = server.stderr();
-        let (_, rest) = text.split_once(before)?;
-        let end = rest.find([',', '\n'])?;
-        Some(rest[..end].to_owned())
-    };
-    eventually("the server says where it listens", || said("gRPC at ").is_some());
-    let (http, grpc) = (said("HTTP at ").unwrap(), said("gRPC at ").unwrap());
-    eventually("the server is ready", || {
-        let [host, port] = ["127.0.0.1", http.rsplit_once(':').unwrap().1];
-        std::net::TcpStream::connect(format!("{host}:{port}")).is_ok()
-    });
-    Served { env, http, grpc, _server: server }
-}
+use crate::env::{TestEnv, column, json, json_lines};
+use crate::served::serve;
 
 #[test]
 fn prompts_of_a_file_go_over_grpc_and_http() {

@@ -83,6 +83,7 @@ impl World {
             cells,
             models: &identities,
             programs: &BTreeMap::from([("benchrun".to_owned(), self.program_version.to_owned())]),
+            asked: &BTreeMap::new(),
             data_files: &data_files,
             history: &self.history,
         })
@@ -115,6 +116,9 @@ impl World {
             },
             Model::Path(path) => {
                 ModelIdentity::Path { files: BTreeMap::from([("config.json".to_owned(), path.display().to_string())]) }
+            }
+            Model::Package(model) => {
+                ModelIdentity::Package { requirement: model.requirement.clone(), files: model.files.clone() }
             }
             Model::Dummy(model) => ModelIdentity::Dummy {
                 model: model.clone(),
@@ -204,6 +208,7 @@ fn a_field_of_the_manifest_changes_the_keys_of_what_it_decides_and_no_other() {
         ("request_timeout: 60s", "request_timeout: 61s", POINT),
         ("point_timeout: 10m", "point_timeout: 11m", NOTHING),
         ("{ttft_ms_p99: {max: 100}}", "{ttft_ms_p50: {max: 10}}", NOTHING),
+        ("point_timeout: 10m", "point_timeout: 10m\n    slo: {ttft_ms: 200}", NOTHING),
         ("{ready: 5m}", "{ready: 6m, fetch: 1h, step: 1h, stop: 5s}", NOTHING),
     ];
     let before = World::default().plan();

@@ -180,6 +180,36 @@ fn phases() {
 }
 
 #[test]
+fn data() {
+    let smoke = |rest: &'static str| edit("    output: {tokens: 8}\n", rest);
+    let data = |rest: &'static str| edit("    protocol: openai-chat\n", rest);
+    check(
+        "data",
+        Format::Yaml,
+        &[
+            data("    protocol: openai-chat\n    data: {trace: {path: t.csv, format: mooncake}}\n"),
+            edit("    concurrency: [1, 2]\n    requests: 4\n", "    trace: {speed: 2}\n"),
+            smoke("    output: {tokens: from_data}\n"),
+            smoke("    output: {tokens: from_dat}\n"),
+            smoke("    output: {tokens: {uniform: {min: 9, max: 8}}}\n"),
+            smoke("    output: {tokens: {gauss: {mean: 9}}}\n"),
+            smoke("    output: {tokens: 0}\n"),
+            data("    protocol: openai-chat\n    data: {synthetic: {isl: 8, prefix: {tokens: 8}}}\n"),
+            data("    protocol: openai-chat\n    data: {synthetic: {think_time_ms: 8}}\n"),
+            data("    protocol: openai-chat\n    data: {synthetic: {isl: {histogram: {values: [1], weights: [0]}}}}\n"),
+            data(
+                "    protocol: openai-chat\n    data: {synthetic: {isl: {histogram: {values: [1, 2], weights: [0]}}}}\n",
+            ),
+            data("    protocol: openai-chat\n    data: {synthetic: {isl: {normal: {mean: -1}}}}\n"),
+            data("    protocol: openai-chat\n    data: {csv: {path: p.csv, turns: all, unique_prefix: 1}}\n"),
+            data("    protocol: openai-chat\n    data: {jsonl: {path: p.jsonl, think_time_ms: 5}}\n"),
+            data("    protocol: openai-chat\n    data: {jsonl: {}}\n"),
+            data("    protocol: openai-chat\n    data: {trace: {path: t, format: csv}}\n"),
+        ],
+    );
+}
+
+#[test]
 fn axes() {
     check(
         "axes",

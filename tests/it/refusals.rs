@@ -113,7 +113,7 @@ fn a_bad_line_of_a_data_file_is_named_before_anything_runs() {
         data: {jsonl: {path: my prompts.jsonl}}, output: {tokens: 4}}";
     let text = manifest("precision: [fp32]", phase).replace(", isl/osl: [[8, 4]]", "");
     env.write("my prompts.jsonl", &("{\"text_input\": \"good\"}\n".repeat(6) + "{\"text\": \"bad\"}\n"));
-    check(&env, &text, &["line 7 of `my prompts.jsonl`", "`text_input` is missing", "load"]);
+    check(&env, &text, &["line 7 of `my prompts.jsonl`", "none of `text_input`, `prompt`, `messages`", "load"]);
     env.expect(3, &["validate", "m.yaml"]).says("line 7 of `my prompts.jsonl`");
     env.write("my prompts.jsonl", "");
     check(&env, &text, &["`my prompts.jsonl` has no prompts"]);
@@ -151,7 +151,7 @@ fn models_that_are_not_there_are_refused() {
     check(
         &env,
         &with("{path: 空 folder}"),
-        &["model `; touch x` at `空 folder` has no `config.json`", "hint: give the folder"],
+        &["model `; touch x` at `空 folder` has neither `config.json` nor a `.gguf` file", "hint: give the folder"],
     );
     check(&env, &with("{}"), &["models.\"; touch x\"", "`hf`", "`path`", "`dummy`"]);
     assert!(!env.path("x").exists());

@@ -137,3 +137,13 @@ fn mutations_at(example: &Value, pointer: &str) -> Vec<Mutation> {
     }
     mutations
 }
+
+/// The manifest's reader knows the columns without the module that fills them.
+#[test]
+fn a_threshold_can_bound_every_column_that_holds_a_number() {
+    let mut known = benchrun::manifest::known_columns();
+    let mut filled = benchrun::report::known_metric_columns().to_vec();
+    known.sort();
+    filled.sort();
+    assert_eq!(known, filled);
+}

@@ -4,7 +4,8 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::server::{self, Running};
-use super::{Job, Message, point};
+use super::certify::Certifier;
+use super::{Job, Message, point, reuse};
 use crate::event::{Event, Outcome};
 use crate::exec::StepError;
 use crate::plan::Point;
@@ -13,6 +14,7 @@ use crate::workload::Tokenizer;
 /// One server: up, every load point that has work, down again, whatever happens in between.
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
     let mut running = server::start(job, index, cancel).await?;
+    reuse::check(job, index, &running, cancel).await;
     let result = measure(job, index, &mut running, cancel).await;
     running.stop(job).await;
     result
@@ -23,15 +25,15 @@ async fn measure(job: &Job, index: usize, running: &mut Running, cancel: &Cancel
     let plan = &job.prepared.plan;
     let step = &plan.steps[index];
     let tokenizer = load_tokenizer(job.prepared.output(&job.store, step.chain[0])).await;
+    let mut certifier = Certifier::default();
     let mut failed = None;
-    let mut shared = point::Shared::default();
     for (number, point) in plan.points_of(index).filter(|(_, point)| point.has_work()) {
         if cancel.is_cancelled() {
             return Err(StepError::Interrupted);
         }
         started(job, point);
         let began = Instant::now();
-        let measured = point::measure(job, number, running, &tokenizer, &mut shared, cancel).await;
+        let measured = point::measure(job, number, running, &tokenizer, &mut certifier, cancel).await;
         let seconds = began.elapsed().as_secs_f64();
         if let Err(error) = &measured {
             point::publish_failure(job, number, error)?;

@@ -1,5 +1,6 @@
-//! The client's certificate: a load point once more, on a server without a model that keeps the cadence of the one that was
-//! measured. What is seen there beyond its timetable is the client's and the host's own.
+//! The client's certificate: before a load point is measured, its schedule and its prompts go to a server without a model
+//! that keeps the cadence of the one to be measured. What is seen there beyond the timetable is the client's and the
+//! host's own.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -11,65 +12,117 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Job, Message};
-use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
 use crate::exec::publish::REQUESTS;
 use crate::load::{self, LoadJob, RecordSink, Target};
+use crate::plan::Point;
 use crate::process::{CommandSpec, Server};
 use crate::record::{Certificate, RequestRecord};
-use crate::spec::{LoadPoint, Output, OutputMode, Volume};
+use crate::spec::LoadPoint;
 use crate::stats::{Cadence, certify};
 
-/// The longest that a load is repeated for, besides the end of its last requests.
-const LONGEST_S: f64 = 10.0;
+/// A load point is replayed for so long at most.
+const LONGEST_S: f64 = 5.0;
 /// Requests that a cadence is read from, at most.
 const READ_REQUESTS: usize = 10_000;
 /// How long the server without a model may take to open its port, and between two looks for that.
 const START: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Certifies the client for `load`, whose measurement left `records`. Without a certificate the measurement stands all
-/// the same, and a warning says why there is none.
-pub(super) async fn certificate(
+/// What is known of the load points of a server.
+#[derive(Default)]
+pub(super) struct Certifier {
+    /// The last one measured: its phase, and how the server answered.
+    last: Option<(String, Cadence)>,
+    /// Of load points that differ in more than the round.
+    certificates: Vec<(LoadPoint, Certificate)>,
+}
+
+impl Certifier {
+    /// Before a load point is measured: the certificate at the cadence that the server had at the last one of the phase,
+    /// or at the default one. One round's stands for all rounds. `None` where the manifest wants none, and where none
+    /// could be had, which a warning says: the measurement stands all the same.
+    pub(super) async fn before(
+        &mut self,
+        job: &Job,
+        point: &Point,
+        load: &LoadJob,
+        cancel: &CancellationToken,
+    ) -> Option<Certificate> {
+        if !job.prepared.document.value.certifies(&load.point.phase) {
+            return None;
+        }
+        let any_round = LoadPoint { round: 1, ..load.point.clone() };
+        if let Some((_, known)) = self.certificates.iter().find(|(known, _)| *known == any_round) {
+            return Some(*known);
+        }
+        let last = self.last.as_ref().filter(|(phase, _)| *phase == load.point.phase);
+        let cadence = last.map(|(_, cadence)| *cadence).unwrap_or_default();
+        let certificate = issue(job, point, load, cadence, cancel).await?;
+        self.certificates.push((any_round, certificate));
+        Some(certificate)
+    }
+
+    /// After it was measured, with `records`. A server that was faster than what was replayed is replayed once more, as it
+    /// was.
+    pub(super) async fn after(
+        &mut self,
+        job: &Job,
+        point: &Point,
+        load: &LoadJob,
+        records: &Path,
+        certificate: Option<Certificate>,
+        cancel: &CancellationToken,
+    ) -> Option<Certificate> {
+        let certificate = certificate?;
+        let Some(cadence) = read(records).ok().and_then(|records| Cadence::of(&records)) else {
+            return Some(certificate);
+        };
+        self.last = Some((load.point.phase.clone(), cadence));
+        if !cadence.is_faster_than(&certificate) {
+            return Some(certificate);
+        }
+        let certificate = issue(job, point, load, cadence, cancel).await?;
+        for (known, of_other_rounds) in &mut self.certificates {
+            if *known == (LoadPoint { round: 1, ..load.point.clone() }) {
+                *of_other_rounds = certificate;
+            }
+        }
+        Some(certificate)
+    }
+}
+
+async fn issue(
     job: &Job,
-    cell: &CellId,
-    load: LoadJob,
-    records: &Path,
+    point: &Point,
+    load: &LoadJob,
+    cadence: Cadence,
     cancel: &CancellationToken,
 ) -> Option<Certificate> {
-    let measured = read(records).ok()?;
-    let cadence = Cadence::of(&measured)?;
-    let point = repeated(&load.point, cadence, span_s(&measured));
-    drop(measured);
-    match on_null_server(job, cell, LoadJob { point, ..load }, cadence, cancel).await {
+    // What is under way when the time is over is cut off, and counts as far as it came.
+    let replayed = LoadPoint { warmup_requests: 0, point_timeout_s: LONGEST_S, ..load.point.clone() };
+    match on_null_server(job, point, LoadJob { point: replayed, ..load.clone() }, cadence, cancel).await {
         Ok(certificate) => Some(certificate),
         Err(error) if error.is_interruption() => None,
         Err(error) => {
+            let cell = job.prepared.plan.cells[point.cell].id.clone();
             let message = format!("{cell}: the client could not be certified: {}", error.report());
-            job.tell(Message::Event(Event::Warning { cell: Some(cell.clone()), message }));
+            job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
             None
         }
     }
 }
 
-/// The same load with answers as long as they were, and no longer than needed.
-fn repeated(point: &LoadPoint, cadence: Cadence, span_s: f64) -> LoadPoint {
-    let volume = if span_s > LONGEST_S { Volume::DurationS(LONGEST_S) } else { point.volume };
-    let warmup_requests = point.warmup_requests.min(point.arrival.concurrency().unwrap_or(1).into());
-    let output = Output { mode: OutputMode::Exact, tokens: cadence.output_tokens };
-    LoadPoint { volume, warmup_requests, output, ..point.clone() }
-}
-
 async fn on_null_server(
     job: &Job,
-    cell: &CellId,
+    point: &Point,
     load: LoadJob,
     cadence: Cadence,
     cancel: &CancellationToken,
 ) -> Result<Certificate, StepError> {
     let folder = tempfile::tempdir().map_err(|source| StepError::Write { path: std::env::temp_dir(), source })?;
-    let logs = job.run.cell(cell).join("logs").join("certify");
+    let logs = job.run.cell(&job.prepared.plan.cells[point.cell].id).join("logs").join("certify");
     fs::create_dir_all(&logs).map_err(|source| StepError::Write { path: logs.clone(), source })?;
     let port_file = folder.path().join("port.json");
     let program =
@@ -136,11 +189,4 @@ async fn address(server: &mut Server, port_file: &Path, cancel: &CancellationTok
 fn read(records: &Path) -> std::io::Result<Vec<RequestRecord>> {
     let lines = BufReader::new(File::open(records)?).lines().take(READ_REQUESTS);
     lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
-}
-
-/// From the first request sent to the last one's end.
-fn span_s(records: &[RequestRecord]) -> f64 {
-    let began = records.iter().map(|record| record.sent_ns).min().unwrap_or_default();
-    let ended = records.iter().map(|record| record.end_ns).max().unwrap_or_default();
-    ended.saturating_sub(began) as f64 / 1e9
 }

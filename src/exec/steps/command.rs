@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 use super::Job;
 use crate::event::StepKind;
 use crate::exec::StepError;
+use crate::plan::Step;
 use crate::process::{self, CommandSpec, ProcessError};
-use crate::recipe::Part;
+use crate::recipe::{Part, Rendered};
 use crate::store::Draft;
 
 /// Does a step of the recipe: writes its files, then runs its command.
@@ -17,31 +18,55 @@ pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> 
     if job.store.holds(step.kind, &step.key) && !job.is_rerun(step.kind) {
         return Ok(());
     }
-    let mut places = job.places(step);
-    // A file may name its own folder, and is read where it ends up; a command writes where it is told.
-    let output = if step.kind == StepKind::Render { draft.final_output() } else { draft.output() };
-    places.folders.insert("output", output.display().to_string());
+    let of_draft = rendered(job, step, &draft.output())?;
+    if step.kind == StepKind::Render {
+        // What the command brought, such as an engine's own models, is what our files stand in for. A file may name its own
+        // folder, and is read where it ends up.
+        run_command(job, index, &of_draft, &draft, cancel).await?;
+        write_all(&draft, &rendered(job, step, &draft.final_output())?)?;
+    } else {
+        write_all(&draft, &of_draft)?;
+        run_command(job, index, &of_draft, &draft, cancel).await?;
+    }
+    refuse_empty(&draft)?;
+    draft.finish(&job.prepared.plan.material(step))?;
+    Ok(())
+}
+
+/// What a step says when `output` is this folder.
+fn rendered(job: &Job, step: &Step, output: &Path) -> Result<Rendered, StepError> {
     let part = match step.kind {
         StepKind::Quantize => Part::Quantize,
         StepKind::Build => Part::Build,
         StepKind::Render | StepKind::Fetch | StepKind::Bench => Part::Render,
     };
-    let rendered = job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default();
-    for (path, text) in &rendered.files {
-        write(&draft.output().join(path), text)?;
+    let mut places = job.places(step);
+    places.folders.insert("output", output.display().to_string());
+    Ok(job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default())
+}
+
+/// Runs a step's command, if it has one, to its end.
+async fn run_command(
+    job: &Job,
+    index: usize,
+    rendered: &Rendered,
+    draft: &Draft,
+    cancel: &CancellationToken,
+) -> Result<(), StepError> {
+    if rendered.command.is_empty() {
+        return Ok(());
     }
-    if let Some((program, args)) = rendered.command.split_first() {
-        let spec = CommandSpec {
-            args: args.to_vec(),
-            env: job.environment(rendered.env.clone()),
-            time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
-            ..CommandSpec::new(job.program(program), job.log_folder(index)?)
-        };
-        process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
-    }
-    refuse_empty(&draft)?;
-    draft.finish(&job.prepared.plan.material(step))?;
+    let step = &job.prepared.plan.steps[index];
+    let spec = CommandSpec {
+        time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
+        ..job.command(step, rendered, &job.log_folder(index)?, Some(&draft.output()))
+    };
+    process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
     Ok(())
+}
+
+fn write_all(draft: &Draft, rendered: &Rendered) -> Result<(), StepError> {
+    rendered.files.iter().try_for_each(|(path, text)| write(&draft.output().join(path), text))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), StepError> {

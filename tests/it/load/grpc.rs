@@ -4,7 +4,7 @@ use benchrun::kserve::infer_parameter::ParameterChoice;
 use benchrun::kserve::model_infer_response::InferOutputTensor;
 use benchrun::kserve::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 use benchrun::record::{RequestRecord, RequestStatus, TokenSource};
-use benchrun::spec::{Arrival, LoadPoint, Output, OutputMode, Protocol, Volume};
+use benchrun::spec::{Arrival, LoadPoint, Output, OutputMode, OutputTokens, Protocol, Volume};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -43,7 +43,10 @@ fn text(text: &str, position: Position) -> Result<ModelStreamInferResponse, Stat
 }
 
 fn exact() -> LoadPoint {
-    LoadPoint { output: Output { mode: OutputMode::Exact, tokens: 3 }, ..point(Protocol::TritonGrpc) }
+    LoadPoint {
+        output: Output { mode: OutputMode::Exact, tokens: OutputTokens::fixed(3) },
+        ..point(Protocol::TritonGrpc)
+    }
 }
 
 async fn answered(point: LoadPoint, script: impl Fn() -> Responses + Send + Sync + 'static) -> RequestRecord {

@@ -1,7 +1,7 @@
 //! What becomes of answers over HTTP, good and bad.
 
 use benchrun::record::{RequestStatus, TokenSource};
-use benchrun::spec::{LoadPoint, Output, OutputMode, Protocol, Sampling};
+use benchrun::spec::{LoadPoint, Output, OutputMode, OutputTokens, Protocol, Sampling};
 use serde_json::{Value, json};
 
 use super::http_server::{Ending, Script, Server};
@@ -19,7 +19,7 @@ fn usage(tokens: u32) -> String {
 }
 
 fn exact(protocol: Protocol) -> LoadPoint {
-    LoadPoint { output: Output { mode: OutputMode::Exact, tokens: 3 }, ..point(protocol) }
+    LoadPoint { output: Output { mode: OutputMode::Exact, tokens: OutputTokens::fixed(3) }, ..point(protocol) }
 }
 
 async fn answered(point: LoadPoint, script: Script) -> benchrun::record::RequestRecord {

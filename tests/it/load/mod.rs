@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use benchrun::load::{self, LoadJob, PointRun, RecordSink, Target};
 use benchrun::record::RequestRecord;
-use benchrun::spec::{Arrival, Data, LoadPoint, Output, OutputMode, Protocol, Sampling, Volume};
+use benchrun::spec::{Arrival, Data, LoadPoint, Output, OutputMode, OutputTokens, Protocol, Sampling, Volume};
 use benchrun::workload::{Prompt, Workload};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ fn point(protocol: Protocol) -> LoadPoint {
         phase: "load".to_owned(),
         protocol,
         streaming: true,
-        data: Data::Synthetic { isl: 1 },
-        output: Output { mode: OutputMode::AtMost, tokens: 3 },
+        data: Data::synthetic(1),
+        output: Output { mode: OutputMode::AtMost, tokens: OutputTokens::fixed(3) },
         sampling: Sampling::default(),
         arrival: Arrival::Closed { concurrency: 1 },
         volume: Volume::Requests(1),

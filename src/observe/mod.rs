@@ -1,0 +1,28 @@
+//! What a server says of itself, and what it takes of the host, while a load point is measured.
+//!
+//! [`Observation::start`] reads the server's `/metrics` page before the load, and from then on now and then; memory,
+//! CPU and GPUs are sampled beside it. [`Observation::finish`] reads the last page and gives [`ServerFacts`], with checks
+//! of the client's own counts ([`Sent`]) against the server's. The series are kept as JSON lines.
+//!
+//! **Invariant:** watching has a thread of its own, one connection, and one question under way at a time. Whatever a
+//! server answers, or if it answers nothing, the measurement goes on: what could not be seen is not known.
+//!
+//! [`ServerFacts`]: crate::record::ServerFacts
+
+mod checks;
+mod families;
+mod figures;
+mod gpu;
+mod machine;
+mod observation;
+mod prometheus;
+mod sent;
+mod series;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
+
+pub use gpu::visible_gpus;
+pub use observation::{Marker, Observation, Watch};
+pub use sent::Sent;
