@@ -96,7 +96,6 @@ impl Stream for Answer {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let index = self.index;
         if index == self.chunks.count {
-            self.course.truth.complete = true;
             let tail = mem::take(&mut self.chunks.tail);
             return Poll::Ready((!tail.is_empty()).then_some(tail));
         }
@@ -111,6 +110,7 @@ impl Stream for Answer {
         self.unwritten = true;
         self.course.sent(now);
         let last = self.index == self.chunks.count;
+        self.course.truth.complete = last;
         Poll::Ready(Some(if last { mem::take(&mut self.chunks.last) } else { self.chunks.chunk.clone() }))
     }
 }

@@ -4,6 +4,7 @@
 
 mod apply;
 mod bench;
+mod certificate;
 mod commands;
 mod docker;
 mod engine;
