@@ -44,6 +44,7 @@ const MEASURED: &[&str] = &[
     "dispatch_lag_ms_p99",
     "client_cpu_share",
     "client_poll_delay_ms_p99",
+    "client_poll_delay_ms_p99_9",
     "client_ttft_ms_p99",
     "client_itl_ms_p99",
     "client_dispatch_lag_ms_p99",

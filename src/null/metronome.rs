@@ -85,7 +85,7 @@ impl Metronome {
         let mut expiries = pipe::Receiver::from_owned_fd_unchecked(self.waiting().timer.try_clone()?)?;
         loop {
             // With more room than there is to read, the runtime knows that all is read.
-            expiries.read(&mut [0; 16]).await?;
+            let _eight = expiries.read(&mut [0; 16]).await?;
             let mut waiting = self.waiting();
             waiting.armed_ns = None;
             let now = now_ns();

@@ -43,22 +43,24 @@ pub(super) fn read(route: Route, body: &[u8], chunking: Chunking) -> Result<(Ask
     };
     let ask = Ask::new(count_tokens(prompt), body.max_completion_tokens.or(body.max_tokens), body.stream)?;
     let usage = usage(&ask);
-    let object = |choices, usage| object(route, ask.stream, &body.model, choices, usage);
+    let object = |choices: &Value, usage| object(route, ask.stream, &body.model, choices, usage);
     let encode = |tokens, is_last: bool| {
         let choices = json!([choice(route, ask.stream, &chunking.text(tokens), is_last)]);
-        if ask.stream { event(&object(choices, None)) } else { object(choices, Some(&usage)).to_string().into() }
+        if ask.stream { event(&object(&choices, None)) } else { object(&choices, Some(&usage)).to_string().into() }
     };
     let with_usage = body.stream_options.as_ref().is_some_and(|options| options.include_usage);
     let mut tail = Vec::new();
     if ask.stream {
-        tail.extend(with_usage.then(|| event(&object(json!([]), Some(&usage)))).unwrap_or_default());
+        if with_usage {
+            tail.extend(event(&object(&json!([]), Some(&usage))));
+        }
         tail.extend(b"data: [DONE]\n\n");
     }
     let chunks = Chunks::new(&ask, chunking, encode, tail.into());
     Ok((ask, chunks))
 }
 
-fn object(route: Route, stream: bool, model: &str, choices: Value, usage: Option<&Value>) -> Value {
+fn object(route: Route, stream: bool, model: &str, choices: &Value, usage: Option<&Value>) -> Value {
     let kind = match (route, stream) {
         (Route::Completions, _) => "text_completion",
         (Route::Chat, true) => "chat.completion.chunk",

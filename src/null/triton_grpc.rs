@@ -46,12 +46,12 @@ pub(super) async fn call(shard: Arc<Shard>, method: &str, request: Request<Incom
     let mut requests = Box::pin(messages(request.into_body()));
     if method == "ModelStreamInfer" {
         let responses = requests.flat_map_unordered(None, move |message| stream_infer(&shard, message));
-        return respond(responses.boxed(), OK);
+        return respond(responses.boxed(), &OK);
     }
     let request = requests.next().await.unwrap_or_default();
     match unary(&shard, method, request).await {
-        Ok(message) => respond(stream::iter([message]).boxed(), OK),
-        Err(status) => respond(stream::empty().boxed(), status),
+        Ok(message) => respond(stream::iter([message]).boxed(), &OK),
+        Err(status) => respond(stream::empty().boxed(), &status),
     }
 }
 
@@ -222,7 +222,7 @@ fn messages(body: Incoming) -> impl Stream<Item = Bytes> {
     })
 }
 
-fn respond(messages: Messages, status: Status) -> Response<Body> {
+fn respond(messages: Messages, status: &Status) -> Response<Body> {
     let trailers = HeaderMap::from_iter([
         (HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(status.code))),
         (

@@ -35,8 +35,9 @@ impl PointStatus {
 pub struct ClientFacts {
     /// CPU seconds of the client's process a second of the window, over the host's cores: 1 is all cores busy.
     pub cpu_share: Option<f64>,
-    /// 99th percentile of the time that an event waited to be seen by the event loops, in milliseconds.
+    /// Percentiles of the time that an event waited to be seen by the event loops, in milliseconds.
     pub poll_delay_ms_p99: Option<f64>,
+    pub poll_delay_ms_p99_9: Option<f64>,
     /// The zero of the records' times on the host's CLOCK_MONOTONIC.
     pub began_monotonic_ns: Option<u64>,
     /// Connections opened to the server, warm-up included.

@@ -23,7 +23,7 @@ mod timing;
 mod verdict;
 
 pub use bootstrap::percentile_difference;
-pub use certificate::{Cadence, ClientLimit, Reported, certify};
+pub use certificate::{Cadence, ClientLimit, Reported, advice, certify};
 pub use goodput::Goodput;
 pub use interval::Interval;
 pub use percentile::{Distribution, percentile};

@@ -3,8 +3,8 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::server::{self, Running};
 use super::certify::Certifier;
+use super::server::{self, Running};
 use super::{Job, Message, point, reuse};
 use crate::event::{Event, Outcome};
 use crate::exec::StepError;

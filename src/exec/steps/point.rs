@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::server::Running;
 use super::certify::Certifier;
+use super::server::Running;
 use super::{Job, Message};
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
