@@ -274,7 +274,6 @@ pub(crate) const CONFIG: &str = r#"{"model_type": "qwen2", "vocab_size": 4096, "
 pub(crate) fn manifest(axes: &str, phases: &str) -> String {
     format!(
         "name: small
-certify: false
 models:
   tiny:
     dummy:
@@ -285,6 +284,7 @@ engine:
 matrix:
   axes: {{{axes}, isl/osl: [[8, 4]]}}
 benchmarks: {{{phases}}}
+certify: false
 "
     )
 }
