@@ -53,6 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("comfy_table", &["report"]),
     ("csv", &["report", "workload"]),
     ("duct", &["process"]),
+    ("h2", &["load"]),
     ("hdrhistogram", &["stats"]),
     ("hf_hub", &["hub"]),
     ("http_body_util", &["null"]),
