@@ -45,9 +45,21 @@ pub struct Manifest {
     /// Time limits of what is not a request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub time_limits: TimeLimits,
+    /// Before each load point is measured, replay it, for 5 s at most, on a server without a model: what does the client
+    /// itself add to TTFT and ITL, at this load on this host? `false` for quick runs.
+    #[serde(default = "yes")]
+    pub certify: bool,
     /// What an earlier run resolved; written by benchrun into `lock.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<Locked>,
+}
+
+impl Manifest {
+    /// Whether the client is certified for the load points of `phase`.
+    #[must_use]
+    pub fn certifies(&self, phase: &str) -> bool {
+        self.benchmarks.get(phase).and_then(|phase| phase.certify).unwrap_or(self.certify)
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -269,6 +281,9 @@ pub struct Phase {
     /// as goodput.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
+    /// The manifest's `certify` for this phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certify: Option<bool>,
     /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5; with
     /// `search`, only when no load keeps them.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]

@@ -9,6 +9,7 @@
 //! **Invariant:** no files, clocks or text formats; the same records always give the same figures.
 
 mod bootstrap;
+mod certificate;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod goodput;
@@ -26,6 +27,7 @@ mod until;
 mod verdict;
 
 pub use bootstrap::percentile_difference;
+pub use certificate::{Cadence, ClientLimit, Reported, advice, certify};
 pub use goodput::Goodput;
 pub use interval::Interval;
 pub use percentile::{Distribution, percentile};
