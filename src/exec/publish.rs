@@ -90,6 +90,7 @@ pub(super) fn point(
         engine: plan.engine.clone(),
         axes,
         phase: planned.load.phase.clone(),
+        method: planned.load.method,
         load_point: planned.load.arrival.label(),
         protocol: planned.load.protocol,
         arrival: planned.load.arrival.name().to_owned(),

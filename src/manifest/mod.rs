@@ -15,6 +15,7 @@
 mod axes;
 mod check;
 mod columns;
+mod method;
 mod problem;
 mod read;
 mod rule;

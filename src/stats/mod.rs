@@ -12,6 +12,7 @@ mod bootstrap;
 pub(crate) mod fixture;
 mod goodput;
 mod interval;
+pub mod lmdeploy;
 mod percentile;
 mod pool;
 mod steady;

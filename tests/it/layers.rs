@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("workload", &["base", "spec"]),
     ("load", &["kserve", "record", "spec", "workload"]),
     ("stats", &["base", "record", "spec"]),
-    ("report", &["base", "record", "stats"]),
+    ("report", &["base", "record", "spec", "stats"]),
     (
         "exec",
         &[

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 fn point(protocol: Protocol) -> LoadPoint {
     LoadPoint {
         phase: "load".to_owned(),
+        method: None,
         protocol,
         streaming: true,
         data: Data::synthetic(1),
