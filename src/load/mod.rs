@@ -21,6 +21,7 @@ mod job;
 mod json_text;
 mod method_body;
 mod open;
+mod open_files;
 mod openai;
 mod point;
 mod probe;

@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::signs::{Pulse, Signs};
 use super::threads::{Threads, number_of_shards};
 use super::writer::Writer;
-use super::{LoadError, RecordSink, closed, open};
+use super::{LoadError, RecordSink, closed, open, open_files};
 use crate::record::ClientFacts;
 use crate::spec::{LoadPoint, Protocol};
 use crate::workload::{Tokenizer, Workload};
@@ -84,6 +84,7 @@ pub async fn run(
     if workload.prompts.is_empty() {
         return Err(LoadError::NoPrompts);
     }
+    open_files::allow(point.arrival.concurrency())?;
     let limits = Limits { request: seconds(point.request_timeout_s), idle: point.idle_timeout_s.map(seconds) };
     let route = Route::new(target.protocol, &target.base_url, &target.model)?;
     let requests = route.requests(&target.model, limits.request).await?;
