@@ -122,6 +122,7 @@ impl Bench {
         let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
         LoadPoint {
             phase: NAME.to_owned(),
+            method: None,
             protocol,
             streaming: true,
             data: data(args),
@@ -207,6 +208,7 @@ impl Bench {
             engine: "endpoint".to_owned(),
             axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
             phase: NAME.to_owned(),
+            method: point.method,
             load_point: point.arrival.label(),
             protocol: point.protocol,
             arrival: point.arrival.name().to_owned(),
