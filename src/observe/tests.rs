@@ -114,6 +114,7 @@ fn record(number: u64, kind: RequestKind, tokens: u32) -> RequestRecord {
         last_token_ns: None,
         end_ns: (number + 1) * 1_000_000_000,
         chunk_ns: Vec::new(),
+        chunk_bytes: Vec::new(),
         status: RequestStatus::Ok,
         error: None,
         input_tokens: Some(tokens),
