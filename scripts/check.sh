@@ -8,3 +8,13 @@ cd "$(dirname "$0")/.."
 cargo fmt --check
 cargo clippy --release --all-targets --quiet -- --deny warnings
 cargo test --release --quiet
+
+# The real Triton server, on a CPU: a minute to install once, two to test. 69 is setup.sh's word for "not on this machine".
+triton=target/triton-cpu
+status=0
+scripts/triton_cpu/setup.sh "$triton" || status=$?
+case $status in
+    0) TRITON_CPU=$PWD/$triton cargo test --release --quiet --test it -- --ignored triton_cpu:: ;;
+    69) echo "check.sh: SKIPPED the tests against a real Triton server, for the reason above" >&2 ;;
+    *) exit "$status" ;;
+esac

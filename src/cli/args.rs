@@ -146,7 +146,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "URL")]
     pub metrics_url: Option<String>,
     /// Requests under way at a time; each is a load point.
-    #[arg(long, value_delimiter = ',', default_value = "1,4,8", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
     /// Pause between two load points.
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]

@@ -26,4 +26,5 @@ mod rounds;
 mod schema;
 mod served;
 mod tensorrt_llm;
+mod triton_cpu;
 mod venv;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::env::{BENCHRUN, Row, TestEnv, column, json};
 
 const MODELS: [&str; 5] = ["ensemble", "preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls"];
-const VERSIONS: [&str; 2] = ["0.11.0", "1.2.1"];
+pub(crate) const VERSIONS: [&str; 2] = ["0.11.0", "1.2.1"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -25,12 +25,12 @@ fn fixture(name: &str) -> PathBuf {
     root().join("tests/it/fixtures/tensorrt-llm").join(name)
 }
 
-fn recipe() -> LoadedRecipe {
+pub(crate) fn recipe() -> LoadedRecipe {
     LoadedRecipe::load(RecipeFiles::find("tensorrt-llm", None).unwrap()).unwrap()
 }
 
 /// What a part says for these values, over the defaults of the recipe.
-fn rendered(recipe: &LoadedRecipe, part: Part, precision: &str, values: &Value) -> Rendered {
+pub(crate) fn rendered(recipe: &LoadedRecipe, part: Part, precision: &str, values: &Value) -> Rendered {
     let said = &recipe.recipe;
     let defaults =
         said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), json!(setting.default.clone()?))));
@@ -95,7 +95,7 @@ fn a_rendered_repository_means_what_nvidias_does() {
 }
 
 /// Values that a sweep has, one at a time over what [`rendered`] gives.
-fn variants() -> Vec<Value> {
+pub(crate) fn variants() -> Vec<Value> {
     vec![
         json!({}),
         json!({"tp": 4, "pp": 2}),

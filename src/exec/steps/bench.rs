@@ -29,6 +29,7 @@ async fn measure(job: &Job, index: usize, running: &mut Running, cancel: &Cancel
         if cancel.is_cancelled() {
             return Err(StepError::Interrupted);
         }
+        running.settle(job, cancel).await?;
         started(job, point);
         let began = Instant::now();
         let measured = point::measure(job, number, running, &tokenizer, cancel).await;
