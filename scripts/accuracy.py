@@ -1,16 +1,26 @@
 #!/usr/bin/env python3
-"""How exact the load generator's time stamps are: its records held against a server's own log of what it sent when.
+"""How exact and how light the load generator is, on this host.
 
+    scripts/accuracy.py measure [BENCHRUN]           time stamps and CPU at 1 to 1,000 streams, all protocols
+    scripts/accuracy.py scale [BENCHRUN]             10,000 streams, a million requests, 2,000 requests a second
     scripts/accuracy.py compare RUN_FOLDER TRUTH.jsonl
 
-RUN_FOLDER is a run of `benchrun bench` or `benchrun apply` on the same host. TRUTH.jsonl is the server's log: one line
-with `monotonic_start_ns`, then one for each request with `client_id` (the number that the request carried as
-`x-request-id`, or as its KServe id) and `chunks_ns`, taken right before each chunk was written. Both clocks are the
-host's CLOCK_MONOTONIC. A chunk's error is the client's stamp less the server's; the first chunk's is that of TTFT.
+`measure` and `scale` start `benchrun engine --null`, a server without a model on an exact timetable, and put load on it
+with BENCHRUN (target/release/benchrun if absent). `compare` holds the records of a run of `benchrun bench` or `benchrun
+apply` against the log of any server on the same host: one line with `monotonic_start_ns`, then one for each request with
+`client_id` (the number that the request carried as `x-request-id`, or as its KServe id) and `chunks_ns`, taken right
+before each chunk was written. Both clocks are the host's CLOCK_MONOTONIC. A chunk's error is the client's stamp less the
+server's; the first chunk's is that of TTFT.
 """
 
+import csv
 import json
+import os
+import subprocess
 import sys
+import tempfile
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -61,10 +71,8 @@ def compare(point_folder, start, truth):
     return point, first, later, travel, lost
 
 
-def main():
-    if len(sys.argv) != 4 or sys.argv[1] != "compare":
-        sys.exit(__doc__)
-    run, (start, truth) = Path(sys.argv[2]), read_truth(sys.argv[3])
+def show_comparison(run, truth_file):
+    start, truth = read_truth(truth_file)
     names = ["protocol", "point", "requests", "chunks", "not matched", "TTFT error p50", "p99", "chunk error p50", "p99", "sent to arrival p50", "p99"]
     print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
     folders = [path.parent for path in run.glob("cells/**/point.json")]
@@ -76,7 +84,105 @@ def main():
             for p in (50, 99)
         ]
         cells = [point["protocol"], folder.name, len(first), len(first) + len(later), lost, *figures]
-        print("| " + " | ".join(map(str, cells)) + " |")
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+@contextmanager
+def null_server(benchrun, folder, *flags):
+    port_file = folder / "port.json"
+    port_file.unlink(missing_ok=True)
+    command = [benchrun, "engine", "--null", "--port", "0", "--port-file", port_file, *flags]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not port_file.exists() or not port_file.read_text():
+            time.sleep(0.02)
+        yield "http://" + json.loads(port_file.read_text())["address"]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def run_with_cost(command):
+    """Runs it; CPU seconds and peak memory in MiB of it and its children."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status != 0:
+        sys.exit(f"{command} ended with status {status}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def stolen():
+    """CPU seconds that this virtual machine did not get, since it started."""
+    return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(benchrun, folder):
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"text_input": f"prompt {n} of some words"}) + "\n" for n in range(1000)))
+    for streams, requests, tokens in [(1, 20, 50), (10, 100, 50), (100, 400, 50), (1000, 2000, 200)]:
+        for protocol in ["openai", "openai-chat", "http-stream", "grpc"]:
+            truth = folder / "truth.jsonl"
+            with null_server(benchrun, folder, "--ttft", "50ms", "--itl", "20ms", "--truth", truth) as url:
+                stolen_before = stolen()
+                command = [benchrun, "--home", folder / "home", "bench", "-u", url, "-i", protocol, "-m", "ensemble"]
+                command += ["--concurrency", str(streams), "--requests", str(requests), "--warmup-requests", str(streams)]
+                command += ["--input-data", prompts, "--max-tokens", str(tokens)]
+                cpu_s, memory_mib = run_with_cost(command)
+            show_comparison(folder / "home/runs/bench/latest", truth)
+            chunks = (requests + streams) * tokens
+            # With few chunks it is mostly the start of the program.
+            cost = f"{cpu_s / chunks * 1e6:.1f} us of CPU a chunk, " if chunks > 100_000 else ""
+            print(f"{cost}{memory_mib:.0f} MiB, {stolen() - stolen_before:.1f} s stolen by other machines", flush=True)
+
+
+SCALE = """
+name: scale
+models: {{m: {{dummy: {{}}}}}}
+engine:
+  name: endpoint
+  settings: {{url: "{url}", grpc_url: "{url}", served_model: ensemble, ready: /health}}
+matrix: {{axes: {{precision: [as_served]}}}}
+certify: false
+benchmarks:
+  load:
+    protocol: {protocol}
+    data: {{synthetic: {{isl: 16}}}}
+    output: {{mode: at_most, tokens: {tokens}}}
+    {load}
+"""
+
+
+def scale(benchrun, folder):
+    cases = [
+        ("10,000 streams for a minute", ["--ttft", "1s", "--itl", "500ms"], 120, "{concurrency: [10000], requests: 10000, warmup_requests: 0}"),
+        ("a million requests", [], 2, "{concurrency: [64], requests: 1000000, point_timeout: 2h}"),
+        ("2,000 requests a second", ["--ttft", "20ms", "--itl", "5ms"], 8, "{request_rate: [2000], duration: 20s, warmup_requests: 2000}"),
+    ]
+    for name, flags, tokens, load in cases:
+        for protocol in ["openai-completions", "triton-grpc"]:
+            with null_server(benchrun, folder, *flags) as url:
+                manifest = folder / "scale.yaml"
+                lines = "\n    ".join(load.strip("{}").split(", "))
+                manifest.write_text(SCALE.format(url=url, protocol=protocol, tokens=tokens, load=lines))
+                stolen_before, began = stolen(), time.monotonic()
+                cpu_s, memory_mib = run_with_cost([benchrun, "--home", folder / "home", "apply", "--rerun", "bench", manifest])
+            with open(folder / "home/runs/scale/latest/results.csv") as rows:
+                row = list(csv.DictReader(rows))[-1]
+            wanted = ["status", "requests_sent", "requests_ok", "requests_failed", "requests_per_s", "request_rate_reached", "dispatch_lag_ms_p99"]
+            figures = ", ".join(f"{column} {row[column]}" for column in wanted if row[column])
+            print(f"{name}, {protocol}: {figures}; {memory_mib:.0f} MiB, {cpu_s:.0f} s of CPU in {time.monotonic() - began:.0f} s, {stolen() - stolen_before:.1f} s stolen by other machines", flush=True)
+
+
+def main():
+    arguments = sys.argv[1:]
+    if len(arguments) == 3 and arguments[0] == "compare":
+        show_comparison(Path(arguments[1]), arguments[2])
+        return
+    if len(arguments) not in (1, 2) or arguments[0] not in ("measure", "scale"):
+        sys.exit(__doc__)
+    benchrun = arguments[1] if len(arguments) == 2 else Path(__file__).parent.parent / "target/release/benchrun"
+    with tempfile.TemporaryDirectory() as folder:
+        {"measure": measure, "scale": scale}[arguments[0]](benchrun, Path(folder))
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ impl Route {
         Ok(Self { address, protocol, path })
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection, RequestError> {
+    pub(super) async fn connect(&self, clock: Clock) -> Result<Connection, RequestError> {
         Ok(match self.protocol {
-            Protocol::TritonGrpc => Connection::Grpc(Box::new(GrpcConnection::open(&self.address).await?)),
+            Protocol::TritonGrpc => Connection::Grpc(Box::new(GrpcConnection::open(&self.address, clock).await?)),
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
@@ -83,7 +83,7 @@ impl Route {
     /// What goes over the connection for the request of this number, whose body or message is `body`.
     pub(super) fn framed(&self, body: Bytes, request: u64) -> Bytes {
         match self.protocol {
-            Protocol::TritonGrpc => body,
+            Protocol::TritonGrpc => grpc::framed(&body),
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
@@ -114,7 +114,7 @@ impl Connection {
         match self {
             Self::Http(connection) => connection.exchange(request, clock, seen, heard_ns).await,
             Self::Grpc(connection) => {
-                Ok(connection.exchange(&route.path, request.clone(), clock, seen, heard_ns).await)
+                Ok(connection.exchange(&route.path, request.clone(), seen, heard_ns).await)
             }
         }
     }

@@ -18,6 +18,10 @@ pub enum LoadError {
     NotTextModel { model: String, input: String, inputs: Vec<String> },
     #[error("there are no prompts to send")]
     NoPrompts,
+    #[error("{needed} open files are needed, and this process may have {limit} at most (raise `ulimit -Hn`)")]
+    OpenFiles { needed: u64, limit: u64 },
+    #[error("cannot raise the limit on open files")]
+    RaiseOpenFiles { source: io::Error },
     #[error("cannot write the records of requests to `{path}`")]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot count the tokens of an answer")]

@@ -1,115 +1,307 @@
-//! One gRPC channel and, on it, one bidirectional stream that carries a worker's requests one after the other.
+//! One HTTP/2 connection and, on it, one gRPC stream that carries a worker's requests one after the other.
+//!
+//! The task that waits for an answer drives the connection itself: a chunk wakes nobody else, and its time is taken as
+//! the read returns from the socket, before HTTP/2 is looked at.
 
 use std::error::Error;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::client::{self, Builder, ResponseFuture, SendRequest};
+use h2::{Ping, RecvStream, SendStream};
+use http::header::{CONTENT_TYPE, TE};
 use http::uri::PathAndQuery;
+use http::{Method, Request, Version};
 use memchr::memmem;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Status};
 
 use super::LoadError;
 use super::address::Address;
 use super::connection::failure;
-use super::exchange::{Clock, End, Exchange};
+use super::exchange::{Clock, End, Exchange, Mark};
 use crate::kserve::grpc_inference_service_client::GrpcInferenceServiceClient;
-use crate::kserve::{ModelMetadataRequest, ModelMetadataResponse, ServerLiveRequest};
+use crate::kserve::{ModelMetadataRequest, ModelMetadataResponse};
 use crate::record::RequestError;
 
+/// The largest window of HTTP/2: the client never makes the server wait.
+const WINDOW: u32 = (1 << 31) - 1;
+/// Whether a message is compressed (one byte), and its length (four, the highest first), stand before it.
+pub(super) const PREFIX: usize = 5;
+
 pub(super) struct GrpcConnection {
-    channel: Channel,
+    transport: Transport,
+    requests: SendRequest<Bytes>,
+    /// When the socket was last read, in nanoseconds of the load point's clock.
+    read_ns: Arc<AtomicU64>,
+    authority: String,
     /// Open between requests; taken out while one is under way, so that giving that up also ends the stream.
     stream: Option<InferStream>,
     broken: bool,
 }
 
+type Transport = client::Connection<Stamped, Bytes>;
+
+/// What ended a connection, or a stream with it.
+type Broken = Box<dyn Error + Send + Sync>;
+
 struct InferStream {
-    /// Unbounded, since at most one request is in it.
-    requests: mpsc::UnboundedSender<Bytes>,
-    responses: Streaming<Bytes>,
+    requests: SendStream<Bytes>,
+    responses: Responses,
+}
+
+enum Responses {
+    /// A server sends the head of its answer when it has a first response.
+    Head(ResponseFuture),
+    Body(RecvStream),
+}
+
+/// Why a stream gives no more messages.
+enum Ended {
+    /// Without an error, but it was to go on.
+    Early,
+    Refused(Status),
+    Broken(Broken),
 }
 
 impl GrpcConnection {
-    pub(super) async fn open(address: &Address) -> Result<Self, RequestError> {
-        let channel = connect(address, None).await?;
-        // A connection counts as open when something went there and back: until then the server may still be busy with
-        // its set-up, and the first request would wait for that. Whether the server implements the call does not
-        // matter.
-        let alive = GrpcInferenceServiceClient::new(channel.clone()).server_live(ServerLiveRequest {}).await;
-        match alive.as_ref().err().and_then(broken_transport) {
-            Some(error) => Err(failure("connect", error)),
-            None => Ok(Self { channel, stream: None, broken: false }),
-        }
+    pub(super) async fn open(address: &Address, clock: Clock) -> Result<Self, RequestError> {
+        let socket = TcpStream::connect((address.host.as_str(), address.port)).await;
+        let socket = socket.and_then(|socket| socket.set_nodelay(true).map(|()| socket));
+        let socket = socket.map_err(|error| failure("connect", &error))?;
+        let read_ns = Arc::new(AtomicU64::new(0));
+        let stamped = Stamped { socket, clock, read_ns: Arc::clone(&read_ns) };
+        let (requests, mut transport) = Builder::new()
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .enable_push(false)
+            .handshake(stamped)
+            .await
+            .map_err(|error| failure("connect", &error))?;
+        went_there_and_back(&mut transport).await.map_err(|error| failure("connect", &*error))?;
+        Ok(Self { transport, requests, read_ns, authority: address.authority.clone(), stream: None, broken: false })
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    /// Looks at what came unasked, since nobody drives an idle connection.
+    pub(super) fn is_ready(&mut self) -> bool {
+        let ended = Pin::new(&mut self.transport).poll(&mut Context::from_waker(Waker::noop()));
+        self.broken |= ended.is_ready();
         !self.broken
     }
 
-    /// Sends one request, an encoded `ModelInferRequest`, and keeps each response with its time.
+    /// Sends one request, a `ModelInferRequest` as [`framed`] makes it, and keeps each response with its time.
     pub(super) async fn exchange(
         &mut self,
         path: &PathAndQuery,
         message: Bytes,
-        clock: Clock,
         seen: &mut Exchange,
         heard_ns: &AtomicU64,
     ) -> End {
-        let mut stream = match self.stream.take() {
-            Some(stream) if stream.requests.send(message.clone()).is_ok() => stream,
-            Some(_) | None => match self.open_stream(path, message).await {
-                Ok(stream) => stream,
-                Err(status) => return self.failed(&status),
-            },
+        let mut stream = match self.stream_for(path, message).await {
+            Ok(stream) => stream,
+            Err(error) => return self.failed(Ended::Broken(error)),
         };
+        let mut next = 0;
         loop {
-            let response = stream.responses.message().await;
-            let at_ns = clock.now_ns();
-            let bytes = match response {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => return End::failed("stream", "the stream ended before the final response".to_owned()),
-                Err(status) => return self.failed(&status),
+            let data = match driven(&mut self.transport, |context| stream.responses.poll(context)).await {
+                Ok(Ok(data)) => data,
+                Ok(Err(ended)) => return self.failed(ended),
+                Err(error) => return self.failed(Ended::Broken(error)),
             };
+            let at_ns = self.read_ns.load(Ordering::Relaxed);
             heard_ns.store(at_ns, Ordering::Relaxed);
-            seen.arrivals.bytes.extend_from_slice(&bytes);
-            seen.arrivals.mark(at_ns);
-            let kind = response_kind(&bytes);
-            match kind {
-                ResponseKind::Data => {}
-                ResponseKind::Final => {
-                    self.stream = Some(stream);
-                    return End::Complete;
+            let arrivals = &mut seen.arrivals;
+            arrivals.bytes.extend_from_slice(&data);
+            while let Some(end) = message_end(&arrivals.bytes, next) {
+                arrivals.marks.push(Mark { at_ns, end });
+                let kind = response_kind(&arrivals.bytes[next + PREFIX..end]);
+                next = end;
+                match kind {
+                    ResponseKind::Data => {}
+                    ResponseKind::Final => {
+                        self.stream = Some(stream);
+                        return End::Complete;
+                    }
+                    // A late final response of this request must not meet the next one: that gets a stream of its own.
+                    ResponseKind::Error => return End::Complete,
                 }
-                // A late final response of this request must not meet the next one: that gets a stream of its own.
-                ResponseKind::Error => return End::Complete,
             }
         }
     }
 
-    /// The first request travels with the opening of the stream: servers answer the opening when they have a response.
-    async fn open_stream(&self, path: &PathAndQuery, first: Bytes) -> Result<InferStream, Status> {
-        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-        let (requests, receiver) = mpsc::unbounded_channel();
-        // The receiver is at hand, so this cannot fail.
-        let _ = requests.send(first);
-        let messages = Request::new(UnboundedReceiverStream::new(receiver));
-        let responses = client.streaming(messages, path.clone(), RawCodec).await?.into_inner();
-        Ok(InferStream { requests, responses })
+    /// The stream that is open, or a new one, with the request on its way.
+    async fn stream_for(&mut self, path: &PathAndQuery, message: Bytes) -> Result<InferStream, Broken> {
+        if let Some(mut stream) = self.stream.take()
+            && stream.requests.send_data(message.clone(), false).is_ok()
+        {
+            return Ok(stream);
+        }
+        driven(&mut self.transport, |context| self.requests.poll_ready(context)).await??;
+        let (responses, mut requests) = self.requests.send_request(self.head(path), false)?;
+        requests.send_data(message, false)?;
+        Ok(InferStream { requests, responses: Responses::Head(responses) })
     }
 
-    fn failed(&mut self, status: &Status) -> End {
-        if let Some(error) = broken_transport(status) {
-            self.broken = true;
-            return End::Failed(failure("stream", error));
+    fn head(&self, path: &PathAndQuery) -> Request<()> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .version(Version::HTTP_2)
+            .uri(format!("http://{}{path}", self.authority))
+            .header(TE, "trailers")
+            .header(CONTENT_TYPE, "application/grpc");
+        request.body(()).expect("an address and a path that were parsed make a URL")
+    }
+
+    fn failed(&mut self, ended: Ended) -> End {
+        match ended {
+            Ended::Early => End::failed("stream", "the stream ended before the final response".to_owned()),
+            Ended::Refused(status) => {
+                End::failed(&format!("grpc_{}", code_name(status.code())), super::answer::shorten(status.message()))
+            }
+            Ended::Broken(error) => {
+                self.broken = true;
+                End::Failed(failure("stream", &*error))
+            }
         }
-        End::failed(&format!("grpc_{}", code_name(status.code())), super::answer::shorten(status.message()))
+    }
+}
+
+impl Responses {
+    /// The next bytes of the stream.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
+        loop {
+            let body = match self {
+                Self::Body(body) => body,
+                Self::Head(head) => {
+                    let response = ready!(pin!(head).poll(context)).map_err(broken)?;
+                    if let Some(refused) = refusal(&response) {
+                        return Poll::Ready(Err(Ended::Refused(refused)));
+                    }
+                    *self = Self::Body(response.into_body());
+                    continue;
+                }
+            };
+            return Poll::Ready(match ready!(body.poll_data(context)) {
+                Some(Ok(data)) => {
+                    // Fails for a stream that has been closed, which the next call tells.
+                    let _ = body.flow_control().release_capacity(data.len());
+                    Ok(data)
+                }
+                Some(Err(error)) => Err(broken(error)),
+                None => Err(match ready!(body.poll_trailers(context)) {
+                    Ok(trailers) => match trailers.and_then(|trailers| Status::from_header_map(&trailers)) {
+                        Some(status) if status.code() != Code::Ok => Ended::Refused(status),
+                        Some(_) | None => Ended::Early,
+                    },
+                    Err(error) => broken(error),
+                }),
+            });
+        }
+    }
+}
+
+fn broken(error: h2::Error) -> Ended {
+    Ended::Broken(error.into())
+}
+
+/// A server that refuses a call at once says so in the head of its answer.
+fn refusal(response: &http::Response<RecvStream>) -> Option<Status> {
+    let status = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
+    let http = response.status();
+    status.or_else(|| (!http.is_success()).then(|| Status::unknown(format!("HTTP status {http}"))))
+}
+
+/// Waits for what `look` finds while it drives the connection.
+///
+/// What `look` waits for can only come out of the connection, which wakes this task; a wake-up of its own would let the
+/// task run twice for each chunk.
+async fn driven<T>(
+    transport: &mut Transport,
+    mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Result<T, Broken> {
+    poll_fn(|context| {
+        let ended = Pin::new(&mut *transport).poll(context);
+        match (look(&mut Context::from_waker(Waker::noop())), ended) {
+            (Poll::Ready(found), _) => Poll::Ready(Ok(found)),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
+            (Poll::Pending, Poll::Ready(Ok(()))) => Poll::Ready(Err("the server closed the connection".into())),
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Until something has gone there and back, the server may still be busy with the set-up of the connection, and the
+/// first request would wait for that.
+async fn went_there_and_back(transport: &mut Transport) -> Result<(), Broken> {
+    let mut pings = transport.ping_pong().expect("nobody else asked for it");
+    pings.send_ping(Ping::opaque())?;
+    driven(transport, |context| pings.poll_pong(context)).await??;
+    Ok(())
+}
+
+/// A message as it travels.
+pub(super) fn framed(message: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(PREFIX + message.len());
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(message.len()).expect("a request is below 4 GiB"));
+    bytes.put_slice(message);
+    bytes.freeze()
+}
+
+/// Where the message that begins at `from`, prefix included, ends; `None` while it is incomplete.
+fn message_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let (prefix, rest) = bytes.get(from..)?.split_first_chunk::<PREFIX>()?;
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    (rest.len() >= length).then_some(from + PREFIX + length)
+}
+
+/// A socket that notes when it was read.
+struct Stamped {
+    socket: TcpStream,
+    clock: Clock,
+    read_ns: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Stamped {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.socket).poll_read(context, into));
+        self.read_ns.store(self.clock.now_ns(), Ordering::Relaxed);
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Stamped {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 
@@ -135,11 +327,6 @@ async fn connect(address: &Address, limit: Option<Duration>) -> Result<Channel, 
     endpoint.connect().await.map_err(|error| failure("connect", &error))
 }
 
-/// What broke, if the status is not the server's: only one that tonic made of a broken transport has a source.
-fn broken_transport(status: &Status) -> Option<&(dyn Error + 'static)> {
-    status.source()
-}
-
 enum ResponseKind {
     Data,
     Final,
@@ -163,7 +350,7 @@ fn response_kind(message: &[u8]) -> ResponseKind {
     }
 }
 
-fn code_name(code: tonic::Code) -> String {
+fn code_name(code: Code) -> String {
     let mut name = String::new();
     for character in format!("{code:?}").chars() {
         if character.is_uppercase() && !name.is_empty() {
@@ -174,51 +361,14 @@ fn code_name(code: tonic::Code) -> String {
     name
 }
 
-/// Messages stay as they travel: encoded before the clock starts, decoded after it stopped.
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn codes_have_the_names_of_the_grpc_specification() {
-        assert_eq!(code_name(tonic::Code::Unavailable), "unavailable");
-        assert_eq!(code_name(tonic::Code::DeadlineExceeded), "deadline_exceeded");
-        assert_eq!(code_name(tonic::Code::Ok), "ok");
+        assert_eq!(code_name(Code::Unavailable), "unavailable");
+        assert_eq!(code_name(Code::DeadlineExceeded), "deadline_exceeded");
+        assert_eq!(code_name(Code::Ok), "ok");
     }
 }

@@ -20,6 +20,7 @@ mod http1;
 mod job;
 mod json_text;
 mod open;
+mod open_files;
 mod openai;
 mod point;
 mod probe;

@@ -132,7 +132,7 @@ impl Spares {
     /// Opens connections until there are enough; `false` when the server does not take any.
     async fn fill(&self, job: &Job) -> bool {
         while self.lacking() > 0 {
-            match job.route.connect().await {
+            match job.route.connect(job.clock).await {
                 Ok(connection) => {
                     job.signs.connection_opened();
                     self.give_back(connection);

@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::signs::{Pulse, Signs};
 use super::threads::{Threads, number_of_shards};
 use super::writer::Writer;
-use super::{LoadError, RecordSink, closed, open};
+use super::{LoadError, RecordSink, closed, open, open_files};
 use crate::record::ClientFacts;
 use crate::spec::{LoadPoint, Protocol};
 use crate::workload::{Tokenizer, Workload};
@@ -84,6 +84,7 @@ pub async fn run(
     if workload.prompts.is_empty() {
         return Err(LoadError::NoPrompts);
     }
+    open_files::allow(point.arrival.concurrency())?;
     let limits = Limits { request: seconds(point.request_timeout_s), idle: point.idle_timeout_s.map(seconds) };
     let route = Route::new(target.protocol, &target.base_url, &target.model)?;
     let requests = route.requests(&target.model, limits.request).await?;
@@ -103,16 +104,13 @@ pub async fn run(
     let writers = Writers { tokenizer, sink: Arc::new(Mutex::new(sink)), progress: Arc::new(progress) };
     let (exchanges, writing) = writers.start(&job);
     let cut_off = drive(&job, workload.due_ns.as_deref(), exchanges, &cancel).await;
-    for writing in writing {
-        returned(writing).await?;
+    for written in returned(tokio::task::spawn_blocking(move || writing.join())).await {
+        written?;
     }
     let sink = Arc::into_inner(writers.sink).expect("every writer has ended");
     let records = sink.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
     Ok(PointRun { records, cut_off, client: job.signs.facts(job.clock) })
 }
-
-/// A writer at work.
-type Writing = JoinHandle<Result<(), LoadError>>;
 
 /// What turns exchanges into records: a thread for each shard.
 struct Writers<P> {
@@ -122,11 +120,12 @@ struct Writers<P> {
 }
 
 impl<P: Fn(u64) + Send + Sync + 'static> Writers<P> {
-    /// Where each shard's exchanges go, and the writers' ends.
-    fn start(&self, job: &Job) -> (Vec<mpsc::Sender<Exchange>>, Vec<Writing>) {
+    /// Where each shard's exchanges go, and the writers.
+    fn start(&self, job: &Job) -> (Vec<mpsc::Sender<Exchange>>, Threads<Result<(), LoadError>>) {
         let concurrency = job.point.arrival.concurrency();
         let shards = number_of_shards(concurrency.map_or(usize::MAX, |concurrency| concurrency as usize));
         let waiting = WAITING_ANSWERS + concurrency.unwrap_or_default() as usize;
+        let mut writing = Threads::default();
         let start_one = |_| {
             let (sender, receiver) = mpsc::channel(waiting);
             let writer = Writer {
@@ -136,9 +135,11 @@ impl<P: Fn(u64) + Send + Sync + 'static> Writers<P> {
                 sink: Arc::clone(&self.sink),
                 progress: Arc::clone(&self.progress),
             };
-            (sender, tokio::task::spawn_blocking(move || writer.write_all(receiver)))
+            writing.start_behind("write", move || writer.write_all(receiver));
+            sender
         };
-        (0..shards).map(start_one).unzip()
+        let exchanges = (0..shards).map(start_one).collect();
+        (exchanges, writing)
     }
 }
 

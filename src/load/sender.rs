@@ -118,7 +118,7 @@ impl Sender {
         }
         self.connection = None;
         let limit = self.job.limits.request;
-        let connection = timeout(limit, self.job.route.connect()).await.unwrap_or_else(|_| {
+        let connection = timeout(limit, self.job.route.connect(self.job.clock)).await.unwrap_or_else(|_| {
             let message = format!("no connection within {limit:?}");
             Err(RequestError { kind: "connect".to_owned(), message })
         })?;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, json_message, shorten};
 use super::exchange::Arrivals;
+use super::grpc::PREFIX;
 use super::json_text::JsonText;
 use super::sse;
 use super::triton_request::{NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, TEXT_OUTPUT};
@@ -20,12 +21,12 @@ struct Responses {
     output_tokens: Vec<u32>,
 }
 
-/// Reads the messages of one request on a `ModelStreamInfer` stream.
+/// Reads the messages of one request on a `ModelStreamInfer` stream, each with its prefix.
 pub(super) fn read_grpc(messages: &Arrivals) -> Answer {
     let mut responses = Responses::default();
     for (at_ns, message) in messages.pieces() {
         responses.answer.first_response_ns.get_or_insert(at_ns);
-        match ModelStreamInferResponse::decode(message) {
+        match ModelStreamInferResponse::decode(message.get(PREFIX..).unwrap_or_default()) {
             Ok(message) if !message.error_message.is_empty() => {
                 responses.answer.fail("server", shorten(&message.error_message));
             }

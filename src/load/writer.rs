@@ -78,7 +78,10 @@ impl<P: Fn(u64)> Writer<P> {
         let prompt = &self.prompts[ticket.prompt];
         // What earlier turns and answers add to a later turn is the server's to count.
         let sent_tokens = prompt.input_tokens.filter(|_| prompt.turn == 0);
-        let Reading { answer, refused } = read(&self.point, exchange);
+        let Reading { mut answer, refused } = read(&self.point, exchange);
+        if let Some(at) = not_utf8(&answer.text) {
+            answer.fail("utf8", format!("the text is not UTF-8 at byte {at}"));
+        }
         let text = String::from_utf8_lossy(&answer.text).into_owned();
         let output_tokens = self.count(&answer, &text)?;
         let (status, error) = self.judge(exchange, refused, answer.error, answer.output_tokens);
@@ -140,8 +143,18 @@ impl<P: Fn(u64)> Writer<P> {
     }
 
     fn wrong_length(&self, wanted: u32, counted: Option<(u32, TokenSource)>) -> Option<RequestError> {
-        let (tokens, _) = counted.filter(|(tokens, _)| *tokens != wanted)?;
-        let message = format!("{wanted} output tokens were asked for, the server counted {tokens}");
-        (self.point.output.mode == OutputMode::Exact).then(|| RequestError { kind: "length".to_owned(), message })
+        let (tokens, _) = counted?;
+        let (right, asked) = match self.point.output.mode {
+            OutputMode::Exact => (tokens == wanted, "output tokens were asked for"),
+            OutputMode::AtMost => (tokens <= wanted, "output tokens at most were asked for"),
+        };
+        let message = format!("{wanted} {asked}, the server counted {tokens}");
+        (!right).then(|| RequestError { kind: "length".to_owned(), message })
     }
+}
+
+/// Where the text stops being UTF-8. Its last token may be a part of a character, which is no mistake.
+fn not_utf8(text: &[u8]) -> Option<usize> {
+    let error = str::from_utf8(text).err()?;
+    error.error_len().map(|_| error.valid_up_to())
 }

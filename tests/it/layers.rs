@@ -52,6 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("comfy_table", &["report"]),
     ("csv", &["report", "workload"]),
     ("duct", &["process"]),
+    ("h2", &["load"]),
     ("hdrhistogram", &["stats"]),
     ("hf_hub", &["hub"]),
     ("indicatif", &["progress", "cli"]),

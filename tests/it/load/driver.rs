@@ -135,3 +135,9 @@ async fn an_address_that_is_none_is_refused() {
         assert!(error.starts_with(&format!("`{url}` is not the address")), "{error}");
     }
 }
+
+#[tokio::test]
+async fn more_connections_than_files_may_be_open_are_refused() {
+    let error = run_to_error("http://127.0.0.1:9", chat(u32::MAX, 0, 1)).await;
+    assert!(error.starts_with("4294967551 open files are needed, and this process may have"), "{error}");
+}

@@ -111,6 +111,22 @@ async fn bad_json_fails_the_request() {
 }
 
 #[tokio::test]
+async fn text_that_is_not_utf8_fails_the_request_but_its_end_may_be_half_a_character() {
+    for (chunks, right) in [([&b"a\xffb"[..], b"c"], false), ([b"a\xe4\xbd", b"b"], false), ([b"a", b"\xe4\xbd"], true)] {
+        let mut chunks: Vec<Vec<u8>> =
+            chunks.map(|text| [b"data: {\"choices\":[{\"text\":\"", text, b"\"}]}\n\n"].concat()).into();
+        chunks.push(DONE.into());
+        let script = Script { status: 200, chunks, ending: Ending::Complete };
+        let record = answered(point(Protocol::OpenaiCompletions), script).await;
+        if right {
+            assert_eq!(record.error, None);
+        } else {
+            check_error(&record, "utf8", "at byte 1");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_http_status_fails_the_request_with_its_message() {
     for status in [404, 429, 500] {
         let chunks = vec![b"{\"error\":{\"message\":\"not now\"}}".to_vec()];
@@ -122,13 +138,15 @@ async fn an_http_status_fails_the_request_with_its_message() {
 }
 
 #[tokio::test]
-async fn a_wrong_exact_length_fails_the_request() {
+async fn a_wrong_length_fails_the_request() {
     let chunks = [text("a"), usage(2), DONE.to_owned()];
     let script = Script::stream(&chunks.each_ref().map(String::as_str));
     let record = answered(exact(Protocol::OpenaiCompletions), script.clone()).await;
     check_error(&record, "length", "3 output tokens were asked for, the server counted 2");
     let record = answered(point(Protocol::OpenaiCompletions), script).await;
     assert_eq!(record.status, RequestStatus::Ok);
+    let too_many = completion(&[&text("a"), &usage(4), DONE]).await;
+    check_error(&too_many, "length", "3 output tokens at most were asked for, the server counted 4");
 }
 
 #[tokio::test]
