@@ -38,6 +38,8 @@ for model in ensemble tensorrt_llm tensorrt_llm_bls; do
 done
 # Nothing asks for it here, but a repository is loaded whole.
 cp "$here/tensorrt_llm_bls.py" "$folder/all_models/inflight_batcher_llm/tensorrt_llm_bls/1/model.py"
+mkdir -p "$folder/all_models/llmapi/tensorrt_llm/1"
+cp "$here/llmapi.py" "$folder/all_models/llmapi/tensorrt_llm/1/model.py"
 for family in qwen models/core/qwen; do
     cp "$here/convert_checkpoint.py" "$folder/examples/$family/"
 done

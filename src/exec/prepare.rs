@@ -84,12 +84,17 @@ pub async fn prepare(
         Purpose::Carry => Unpinned::Refuse,
     };
     let wanted = models_of(&cells, &chosen);
-    let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
-    let venv = venv_of(request, &document.value, &store, announce, cancel).await?;
+    let models = || resolve(&document.value, &wanted, &base, store.root(), unpinned);
+    let venv = venv_of(request, &document.value, &store, models(), announce, cancel).await?;
     let places =
         Places { path: &request.path, venv: venv.as_ref(), chosen: &document.value.engine.programs, base: &base };
-    let programs = find(&recipe, &document.value.runtime, &places, cancel).await;
-    let asked = ask(&recipe, &document.value, &request.path, cancel).await;
+    // None of these waits for another: a hub, programs that print their versions, others that tell of the machine.
+    let (models, programs, asked) = tokio::join!(
+        models(),
+        find(&recipe, &document.value.runtime, &places, cancel),
+        ask(&recipe, &document.value, &request.path, cancel),
+    );
+    let models = models?;
     let (sources, data_files) = read_data(&document.value, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -134,6 +139,7 @@ async fn venv_of(
     request: &Request,
     manifest: &Manifest,
     store: &Store,
+    models: impl Future<Output = Result<BTreeMap<String, ResolvedModel>, PrepareError>>,
     mut announce: impl FnMut(&str),
     cancel: &CancellationToken,
 ) -> Result<Option<Venv>, PrepareError> {
@@ -144,6 +150,8 @@ async fn venv_of(
     match request.purpose {
         Purpose::Look => Ok(None),
         Purpose::Carry => {
+            // A model that is not there is known before minutes are spent.
+            models.await?;
             announce(&wanted.announcement());
             Ok(Some(wanted.make(&request.path, manifest.time_limits.fetch.as_std(), cancel).await?))
         }

@@ -166,6 +166,30 @@ fn the_servers_token_counts_are_ours() {
     check_pbtxt(&env, &env.latest("triton-cpu")).prints("5 of 5 files");
 }
 
+/// TensorRT-LLM's PyTorch path under Triton: one Python model, which streams the whole text so far.
+#[test]
+#[ignore = "needs a Triton server: scripts/check.sh installs one"]
+fn the_llm_api_model_streams_and_is_not_asked_for_what_it_cannot() {
+    let phases = "  grpc: {protocol: triton-grpc, output: {mode: at_most}, concurrency: [2], requests: 8}
+  sse: {protocol: triton-generate-stream, output: {mode: at_most}, concurrency: [2], requests: 8}
+  fixed-length: {protocol: triton-grpc, concurrency: [1], requests: 2}
+";
+    let text = with_phases("false", phases)
+        .replace("tensorrt-llm\n  version: \"0.11.0\"", "triton-llmapi")
+        .replace("    family: qwen\n    examples: .triton-cpu/examples\n", "")
+        .replace("    preprocessing_instance_count: 1\n    postprocessing_instance_count: 1\n", "");
+    let env = user(&text);
+    apply(&env, 4).says("`tensorrt_llm` cannot be kept from ending an answer early");
+    let rows = env.rows("triton-cpu");
+    assert_eq!(column(&rows, "status"), ["ok", "ok", "failed"]);
+    for row in &rows[..2] {
+        assert!(row["server_checks"].starts_with("requests=ok"), "{row:?}");
+        assert_eq!(row["output_tokens_mean"], "16.0", "each text once: {row:?}");
+        assert!((5.0..100.0).contains(&number(row, "itl_ms_p50")), "paced at 10 ms: {row:?}");
+    }
+    check_pbtxt(&env, &env.latest("triton-cpu")).prints("1 of 1 files");
+}
+
 /// It reads as a model configuration, so only the server can know that its models do not fit together.
 #[test]
 #[ignore = "needs a Triton server: scripts/check.sh installs one"]
