@@ -11,7 +11,7 @@ use super::container::DOCKER;
 use super::venv::Venv;
 use crate::base::{Scalar, sha256_file};
 use crate::engine;
-use crate::manifest::{Manifest, Runtime};
+use crate::manifest::{Engine, Runtime};
 use crate::process::{CommandSpec, program_version, resolve_program};
 use crate::recipe::{LoadedRecipe, Program, Setting};
 
@@ -92,14 +92,14 @@ fn on_path(program: &str, path: &OsStr) -> Option<PathBuf> {
 /// What the machine says of the settings that ask it, as far as the manifest does not give them.
 pub(super) async fn ask(
     recipe: &LoadedRecipe,
-    manifest: &Manifest,
+    engine: &Engine,
     path: &OsStr,
     cancel: &CancellationToken,
 ) -> BTreeMap<String, Scalar> {
     let one = async |(name, setting): (&String, &Setting)| {
         let (program, args) = setting.ask.split_first()?;
         let program = on_path(&recipe.recipe.programs[program].program, path);
-        let program = program.filter(|_| !manifest.engine.settings.contains_key(name))?;
+        let program = program.filter(|_| !engine.settings.contains_key(name))?;
         let text = first_line(&program, args, cancel).await?;
         Some((name.clone(), setting.kind.parse(&text)?))
     };

@@ -4,9 +4,11 @@
 
 mod apply;
 mod bench;
+mod certificate;
 mod commands;
 mod docker;
 mod engine;
+mod engines;
 mod env;
 mod failures;
 mod flags;
@@ -18,12 +20,15 @@ mod layers;
 mod load;
 mod local_hub;
 mod manifest;
+mod null;
 mod observe;
 mod process;
+mod real_llamacpp;
 mod recipes;
 mod refusals;
 mod rounds;
 mod schema;
+mod search;
 mod served;
 mod tensorrt_llm;
 mod triton_cpu;

@@ -7,13 +7,14 @@ use super::{Job, Message};
 use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
+use crate::exec::engines::PreparedEngine;
 use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
 use crate::manifest::Runtime;
 use crate::observe::{Watch, visible_gpus, wait_until_idle};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
-use crate::recipe::Part;
+use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
 use crate::spec::Protocol;
 
@@ -33,6 +34,8 @@ const QUOTED_ERRORS: usize = 3;
 pub(super) struct Running {
     /// `None` for a server that was up before and stays up.
     server: Option<Server>,
+    /// Index into the prepared engines.
+    engine: usize,
     values: Context,
     cell: CellId,
     logs: PathBuf,
@@ -47,7 +50,8 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let step = &job.prepared.plan.steps[index];
     let began = Instant::now();
     let (values, ports) = choose_ports(job, step)?;
-    let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
+    let PreparedEngine { recipe, runtime, .. } = job.engine(step);
+    let rendered = recipe.render(Part::Server, &values)?.unwrap_or_default();
     let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
     let logs = job.log_folder(index)?;
     let server = if rendered.command.is_empty() {
@@ -61,8 +65,16 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
         job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log }));
         Some(server)
     };
-    let contained = matches!(job.runtime(), Runtime::Docker(_));
-    let mut running = Running { server, values, cell: cell.clone(), logs, contained, left_behind: None };
+    let contained = matches!(runtime, Runtime::Docker(_));
+    let mut running = Running {
+        server,
+        engine: step.values.engine(),
+        values,
+        cell: cell.clone(),
+        logs,
+        contained,
+        left_behind: None,
+    };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -82,7 +94,7 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
 fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError> {
     let mut places = job.places(step);
     let mut ports = Vec::new();
-    for name in &job.prepared.recipe.recipe.server.ports {
+    for name in &job.engine(step).recipe.recipe.server.ports {
         let port = free_port(&places.host).map_err(|source| StepError::Process(Box::new(source)))?;
         places.ports.insert(name.clone(), port.to_string());
         ports.push(port);
@@ -91,15 +103,19 @@ fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError
 }
 
 impl Running {
+    fn recipe<'a>(&self, job: &'a Job) -> &'a LoadedRecipe {
+        &job.prepared.engines[self.engine].recipe
+    }
+
     /// Whether the manifest says that the server keeps what it computed for earlier prompts; `None` for an engine that does
     /// not know.
     pub(super) fn reuses_prefixes(&self, job: &Job) -> Option<bool> {
-        job.prepared.recipe.reuses_prefixes(&self.values).ok().flatten()
+        self.recipe(job).reuses_prefixes(&self.values).ok().flatten()
     }
 
     /// Where requests of a protocol go: to this server, and to nobody else.
     pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
-        let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
+        let endpoint = self.recipe(job).endpoint(protocol, &self.values)?;
         let (base_url, model) = endpoint.ok_or(StepError::NoProtocol { protocol })?;
         let target = Target { protocol, base_url, model };
         self.prove_port(target.port()?)?;
@@ -109,7 +125,7 @@ impl Running {
     /// What to watch while a load point is measured.
     pub(super) fn watch(&self, job: &Job, model: String, gpus: u32, series: PathBuf) -> Result<Watch, StepError> {
         Ok(Watch {
-            metrics_url: job.prepared.recipe.metrics_url(&self.values)?,
+            metrics_url: self.recipe(job).metrics_url(&self.values)?,
             pause: PAGE_PAUSE,
             model,
             series,
@@ -154,7 +170,7 @@ impl Running {
 
     /// Why the server cannot have served to the end: it is gone, or it no longer answers as ready.
     pub(super) async fn lost_after_load(&mut self, job: &Job) -> Option<StepError> {
-        for url in job.prepared.recipe.ready_urls(&self.values).unwrap_or_default() {
+        for url in self.recipe(job).ready_urls(&self.values).unwrap_or_default() {
             if !answers(&url).await {
                 // A dying server closes its port before it is gone.
                 let _ = tokio::time::timeout(DYING, self.exited()).await;
@@ -187,7 +203,7 @@ impl Running {
     async fn wait_until_ready(&mut self, job: &Job, cancel: &CancellationToken) -> Result<(), StepError> {
         let limit = job.prepared.document.value.time_limits.ready.as_std();
         let deadline = tokio::time::Instant::now() + limit;
-        let mut missing = job.prepared.recipe.ready_urls(&self.values)?;
+        let mut missing = self.recipe(job).ready_urls(&self.values)?;
         missing.reverse();
         while let Some(url) = missing.last() {
             let probe = async {
@@ -244,7 +260,7 @@ impl Running {
 
     fn quoted(&self, job: &Job) -> (String, Vec<String>) {
         let log = self.server.as_ref().map(|server| quote(&server.log_tail(SEARCHED_LINES))).unwrap_or_default();
-        let hints = job.prepared.recipe.hints(&log).into_iter().map(str::to_owned).collect();
+        let hints = self.recipe(job).hints(&log).into_iter().map(str::to_owned).collect();
         (log, hints)
     }
 }
