@@ -146,7 +146,7 @@ impl Running {
     /// Waits until nothing is left of requests that were given up: they would slow the next ones down.
     pub(super) async fn settle(&mut self, job: &Job, cancel: &CancellationToken) -> Result<(), StepError> {
         let Some(longest) = self.left_behind.take() else { return Ok(()) };
-        let Some(url) = job.prepared.recipe.metrics_url(&self.values)? else { return Ok(()) };
+        let Some(url) = self.recipe(job).metrics_url(&self.values)? else { return Ok(()) };
         let began = Instant::now();
         let idle = cancel.run_until_cancelled(wait_until_idle(&url, longest)).await.ok_or(StepError::Interrupted)?;
         let seconds = began.elapsed().as_secs_f64();
