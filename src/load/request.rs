@@ -3,8 +3,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::method_body;
 use super::triton_request::Tensors;
+use super::{LoadError, method_body};
 use crate::spec::{LoadPoint, OutputMode, Protocol};
 use crate::workload::{Content, Message};
 
@@ -27,6 +27,18 @@ pub(super) enum Requests {
 }
 
 impl Requests {
+    /// Whether the load point can be asked for. A length that the server would not keep is refused, and not measured.
+    pub(super) fn check(&self, model: &str, point: &LoadPoint) -> Result<(), LoadError> {
+        match self {
+            Self::TritonGrpc(tensors) | Self::TritonHttp(tensors)
+                if point.output.mode == OutputMode::Exact && !tensors.take_a_least_length() =>
+            {
+                Err(LoadError::NoExactLength { model: model.to_owned() })
+            }
+            Self::OpenaiCompletions | Self::OpenaiChat | Self::TritonGrpc(_) | Self::TritonHttp(_) => Ok(()),
+        }
+    }
+
     /// A JSON body, or a gRPC message without its frame.
     pub(super) fn encode(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         match self {

@@ -102,6 +102,7 @@ impl<P: Fn(u64)> Writer<P> {
             last_token_ns: answer.chunk_ns.last().copied(),
             end_ns: exchange.end_ns,
             chunk_ns: answer.chunk_ns,
+            chunk_bytes: answer.chunk_bytes,
             status,
             error,
             input_tokens: answer.input_tokens.or(sent_tokens),

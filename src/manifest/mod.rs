@@ -35,7 +35,7 @@ pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, 
 pub use schema::json_schema;
 pub use types::{
     AxisValue, ConcurrencyRange, DummyModel, Duration, Enough, Exclude, HfModel, LimitSearch, Locked, LockedEngine,
-    LockedModel, Manifest, Matrix, Model, PackageModel, Percent, Phase, PhaseData, PhaseOutput, Ramp, RateRange, Replay,
-    Seeds, Stage, StageRate, Synthetic, Threshold, TimeLimits,
+    LockedModel, Manifest, Matrix, Model, PackageModel, Percent, Phase, PhaseData, PhaseOutput, Ramp, RateRange,
+    Replay, Seeds, Stage, StageRate, Synthetic, Threshold, TimeLimits,
 };
 pub use yaml::to_yaml;

@@ -63,6 +63,7 @@ pub(crate) fn streamed(sent: u64, chunks: &[u64], output_tokens: u32) -> Request
         first_token_ns,
         last_token_ns,
         end_ns: last_token_ns.unwrap_or(sent * MS) + 5 * MS,
+        chunk_bytes: vec![1; chunk_ns.len()],
         chunk_ns,
         status: RequestStatus::Ok,
         error: None,

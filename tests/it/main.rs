@@ -32,4 +32,5 @@ mod schema;
 mod search;
 mod served;
 mod tensorrt_llm;
+mod triton_cpu;
 mod venv;

@@ -67,6 +67,7 @@ impl Bench<'_> {
         if self.cancel.is_cancelled() {
             return Err(StepError::Interrupted);
         }
+        self.running.settle(job, self.cancel).await?;
         let point = &job.prepared.plan.points[number];
         started(job, point);
         let began = Instant::now();

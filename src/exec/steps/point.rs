@@ -71,6 +71,9 @@ pub(super) async fn measure(
         let message = format!("{label}: {complaint}");
         job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
     }
+    if answers.left_behind {
+        running.leave_behind(Duration::try_from_secs_f64(point.load.request_timeout_s).unwrap_or(Duration::MAX));
+    }
     let lost = running.lost_after_load(job).await;
     measured.client.certificate = certifier.after(job, point, &load, &records, certificate, cancel).await;
     keep(job, number, draft, &measured, &run, &answers, lost)
@@ -120,6 +123,8 @@ struct Answers {
     good: u64,
     failed: u64,
     first_error: Option<RequestError>,
+    /// The server may still work on requests that were given up.
+    left_behind: bool,
     sent: Sent,
 }
 
@@ -130,6 +135,9 @@ impl Answers {
         for line in BufReader::new(File::open(records).map_err(unreadable)?).lines() {
             let Ok(record) = serde_json::from_str::<RequestRecord>(&line.map_err(unreadable)?) else { continue };
             answers.sent.add(&record);
+            let given_up =
+                record.error.as_ref().is_some_and(|error| ["timeout", "stall"].contains(&error.kind.as_str()));
+            answers.left_behind |= record.status == RequestStatus::CutOff || given_up;
             match (record.kind, record.status) {
                 (RequestKind::Measure, RequestStatus::Ok) => answers.good += 1,
                 (RequestKind::Measure, RequestStatus::Failed) => answers.failed += 1,
