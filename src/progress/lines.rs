@@ -103,8 +103,11 @@ fn text(event: &Event) -> Option<String> {
         Event::PointFinished { cell, phase, point, seconds, outcome } => {
             ended(&format!("{cell} {phase} {point}"), *seconds, outcome)
         }
-        Event::Warning { cell: Some(cell), message } => format!("warning: {cell}: {}", indented(message)),
-        Event::Warning { cell: None, message } => format!("warning: {}", indented(message)),
+        // A load point's name begins with its cell's.
+        Event::Warning { cell: Some(cell), message } if !message.starts_with(cell.as_str()) => {
+            format!("warning: {cell}: {}", indented(message))
+        }
+        Event::Warning { message, .. } => format!("warning: {}", indented(message)),
         Event::Interrupted => {
             "interrupted: nothing new starts, what runs is stopped; press Ctrl-C again to kill it".to_owned()
         }
