@@ -1,4 +1,6 @@
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -335,6 +337,37 @@ pub(super) enum EngineCommand {
     },
     /// Serve a built engine or a Hugging Face folder: OpenAI and Triton HTTP on one port, Triton gRPC on another.
     Serve(ServeArgs),
+    /// Serve without a model, on an exact timetable, to measure clients: all protocols on one port.
+    #[command(long_flag = "null")]
+    Null(NullArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NullArgs {
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// 0 is any free port.
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Write the address that is served, as JSON, once it is open.
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+    /// From a request's arrival to its first chunk, like `20ms`.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttft: Duration,
+    /// From one chunk to the next; 0 is as fast as possible.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub itl: Duration,
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub tokens_per_chunk: NonZero<u32>,
+    /// Text of a whole chunk, in bytes; a token has two at least.
+    #[arg(long, default_value_t = 5, value_name = "NUMBER")]
+    pub chunk_bytes: u32,
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub threads: NonZero<usize>,
+    /// Write when each request came and when each of its chunks left: JSON lines, in nanoseconds of CLOCK_MONOTONIC.
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

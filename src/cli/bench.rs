@@ -215,6 +215,7 @@ impl Bench {
             constant_load: point.arrival.is_constant(),
             slo: None,
             round: 1,
+            series: None,
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::engines::{PreparedEngine, Search, load_recipes};
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
 use super::programs::FoundProgram;
-use super::{PrepareError, gpus, history, locked};
+use super::{PrepareError, gpus, history, locked, publish};
 use crate::base::sha256_file;
 use crate::event::StepKind;
 use crate::manifest::{self, Document, Manifest, PhaseData, Runtime};
@@ -101,6 +101,8 @@ pub async fn prepare(
         models: &identities,
         data_files: &data_files,
         history: &history,
+        // What cannot be read is left to the run, which says so.
+        outcome: &|plan, number| publish::stored_row(plan, &store, number).ok()??.outcome(),
     })?;
     let path = request.path.clone();
     let mut prepared = Prepared { document, base, only, plan, models, engines, sources, path };

@@ -130,7 +130,7 @@ impl Sender {
     async fn carry_out(&mut self, ticket: Ticket, due: Due, ask: &Ask<'_>) -> Exchange {
         let clock = self.job.clock;
         let body = self.job.requests.encode(&self.job.model, &self.job.point, ask, ticket.request);
-        let request = self.job.route.framed(body, ticket.request);
+        let request = self.job.route.framed(&body, ticket.request);
         let sent_ns = clock.now_ns();
         let mut exchange = Exchange {
             ticket,

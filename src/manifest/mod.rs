@@ -33,8 +33,8 @@ pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
 pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, read_text};
 pub use schema::json_schema;
 pub use types::{
-    AxisValue, DummyModel, Duration, Exclude, HfModel, Locked, LockedEngine, LockedModel, Manifest, Matrix, Model,
-    PackageModel, Phase, PhaseData, PhaseOutput, Ramp, Replay, Seeds, Stage, StageRate, Synthetic, Threshold,
-    TimeLimits,
+    AxisValue, ConcurrencyRange, DummyModel, Duration, Enough, Exclude, HfModel, LimitSearch, Locked, LockedEngine,
+    LockedModel, Manifest, Matrix, Model, PackageModel, Percent, Phase, PhaseData, PhaseOutput, Ramp, RateRange, Replay,
+    Seeds, Stage, StageRate, Synthetic, Threshold, TimeLimits,
 };
 pub use yaml::to_yaml;

@@ -2,6 +2,7 @@
 
 mod data;
 mod load;
+mod series;
 
 use serde_json::Value;
 
@@ -26,6 +27,7 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
             load::check(phase, &path, &axes, &mut report);
             data::check(phase, &path, &axes, &mut report);
             check_thresholds(phase, &path, &columns, &mut report);
+            series::check_figures(phase, &path, &columns, &mut report);
         }
     }
     report.findings

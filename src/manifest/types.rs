@@ -45,9 +45,21 @@ pub struct Manifest {
     /// Time limits of what is not a request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub time_limits: TimeLimits,
+    /// Before each load point is measured, replay it, for 5 s at most, on a server without a model: what does the client
+    /// itself add to TTFT and ITL, at this load on this host? `false` for quick runs.
+    #[serde(default = "yes")]
+    pub certify: bool,
     /// What an earlier run resolved; written by benchrun into `lock.yaml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<Locked>,
+}
+
+impl Manifest {
+    /// Whether the client is certified for the load points of `phase`.
+    #[must_use]
+    pub fn certifies(&self, phase: &str) -> bool {
+        self.benchmarks.get(phase).and_then(|phase| phase.certify).unwrap_or(self.certify)
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -199,7 +211,7 @@ pub struct Phase {
     #[serde(default)]
     pub sampling: Sampling,
     /// Closed loop: each value is a load point with that many requests under way. One of `concurrency`, `request_rate`,
-    /// `stages` and `trace` is given.
+    /// `stages`, `trace` and `search` is given.
     #[schemars(length(min = 1), inner(range(min = 1, max = 100_000)), extend("uniqueItems" = true))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concurrency: Vec<u32>,
@@ -214,6 +226,10 @@ pub struct Phase {
     /// One load point at the moments of a trace; needs data of kind `trace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Replay>,
+    /// Looks for the highest load that keeps all `thresholds`: doubles it until one is missed, then halves the gap. A
+    /// request that fails or is cut off is a miss, unless `thresholds` say how many may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<LimitSearch>,
     /// Open loop: how the gaps between due requests are distributed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub spacing: Spacing,
@@ -247,8 +263,11 @@ pub struct Phase {
     pub retries: u32,
     /// How often each load point is measured.
     #[schemars(range(min = 1, max = 1000))]
-    #[serde(default = "one")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub rounds: u32,
+    /// In place of `rounds`: measures each load point until its figures are known well enough, at least three times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Enough>,
     /// After this a request has failed.
     #[serde(default = "five_minutes")]
     pub request_timeout: Duration,
@@ -262,7 +281,11 @@ pub struct Phase {
     /// as goodput.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
-    /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5.
+    /// The manifest's `certify` for this phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certify: Option<bool>,
+    /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5; with
+    /// `search`, only when no load keeps them.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub thresholds: IndexMap<String, Threshold>,
 }
@@ -309,6 +332,96 @@ pub struct Replay {
     pub speed: f64,
 }
 
+/// The highest load that keeps the thresholds: exactly one of `concurrency` and `request_rate`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSearch {
+    /// Closed loop: so many requests under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyRange>,
+    /// Open loop: so many requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_rate: Option<RateRange>,
+    /// How far the lowest load that misses a threshold may be above the highest that keeps all; from 1 %. Concurrencies
+    /// are whole numbers, so of a low one the next is close enough.
+    #[serde(default = "five_percent")]
+    pub precision: Percent,
+    /// The two loads at the limit are measured up to so many times; most of these measurements decide.
+    #[schemars(range(min = 1, max = 99))]
+    #[serde(default = "three")]
+    pub repeats: u32,
+    /// After so long under load, warm-up included, no further try begins; no such limit by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConcurrencyRange {
+    #[schemars(range(min = 1, max = 100_000))]
+    #[serde(default = "one")]
+    pub from: u32,
+    #[schemars(range(min = 2, max = 100_000))]
+    pub to: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateRange {
+    #[schemars(range(min = 0.001, max = 1_000_000.0))]
+    pub from: f64,
+    #[schemars(range(min = 0.001, max = 1_000_000.0))]
+    pub to: f64,
+}
+
+/// When a load point has been measured often enough.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enough {
+    /// Half of the 95 % interval, as a share of the mean: at most so much for each of `figures`.
+    pub ci: Percent,
+    /// It ends here at the latest, with a warning if the rounds are still too far apart.
+    #[schemars(range(min = 3, max = 1000))]
+    pub max_rounds: u32,
+    /// Columns of the results. One that the phase does not have, such as TTFT without streaming, is left aside.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    #[serde(default = "usual_figures")]
+    pub figures: Vec<String>,
+}
+
+/// A share like `5%` or `2.5%`.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Percent(
+    #[schemars(
+        regex(pattern = r"^([1-9][0-9]?([.][0-9]{1,3})?|0[.][0-9]{0,2}[1-9])%$"),
+        extend("examples" = ["5%", "2.5%"])
+    )]
+    pub(super) String,
+);
+
+impl Percent {
+    /// 0.05 for `5%`; the schema lets nothing else in.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "the reader lets nothing else in")]
+    pub fn share(&self) -> f64 {
+        let number: f64 = self.0.trim_end_matches('%').parse().expect("the schema's pattern is a number");
+        number / 100.0
+    }
+}
+
+fn five_percent() -> Percent {
+    Percent("5%".to_owned())
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn usual_figures() -> Vec<String> {
+    ["output_tokens_per_s", "ttft_ms_p50", "tpot_ms_p50"].map(str::to_owned).to_vec()
+}
+
 fn original_speed() -> f64 {
     1.0
 }
@@ -319,6 +432,11 @@ fn yes() -> bool {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn five_minutes() -> Duration {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::engine::{EngineInputs, Known};
 use super::material::{Canonical, Decided, Material, ROLES, point_key, sorted};
-use super::phase::{Load, PHASE_AXES, Phases};
-use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
+use super::phase::{Load, Loads, PHASE_AXES, Phases};
+use super::series::follow;
+use super::types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Values};
 use super::{History, ModelIdentity};
 use crate::base::{CellId, Scalar, StepKey};
@@ -14,7 +15,8 @@ use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{Part, RecipeError, Rendered};
 use crate::render::Context;
-use crate::spec::Protocol;
+use crate::spec::{Protocol, Series};
+use crate::stats::Outcome;
 
 /// All that a plan is made of.
 pub struct Inputs<'a> {
@@ -29,6 +31,8 @@ pub struct Inputs<'a> {
     /// sha256 of the data files, by path as the manifest has it.
     pub data_files: &'a HashMap<PathBuf, String>,
     pub history: &'a History,
+    /// What a load point that the store holds showed: decides what its series measures next.
+    pub outcome: &'a dyn Fn(&Plan, usize) -> Option<Outcome>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
         cells,
         steps: planner.steps,
         points: planner.points,
+        series: planner.series,
         slos: inputs.manifest.benchmarks.iter().filter_map(|(name, phase)| Some((name.clone(), phase.slo?))).collect(),
         warnings: Vec::new(),
     };
@@ -79,6 +84,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
             plan.steps[server].points.push(index);
         }
     }
+    follow(&mut plan, inputs.outcome);
     explain(&mut plan, inputs.history);
     settle(&mut plan, inputs.history);
     plan.warnings = provisional_models(&inputs).chain(idle_axes(&plan)).collect();
@@ -198,6 +204,7 @@ struct Planner<'a> {
     by_key: HashMap<StepKey, usize>,
     steps: Vec<Step>,
     points: Vec<Point>,
+    series: Vec<PlannedSeries>,
 }
 
 impl<'a> Planner<'a> {
@@ -219,6 +226,7 @@ impl<'a> Planner<'a> {
             by_key: HashMap::new(),
             steps: Vec::new(),
             points: Vec::new(),
+            series: Vec::new(),
         }
     }
 
@@ -286,18 +294,32 @@ impl<'a> Planner<'a> {
         };
         for phase in 0..self.inputs.manifest.benchmarks.len() {
             let loads = self.phases.loads(phase, values, &model_key)?;
-            for load in loads.iter() {
-                let state = self.point_state(state, load);
-                self.points.push(Point {
-                    cell,
-                    name: load.name.clone(),
-                    load: load.point.clone(),
-                    data: load.data.clone(),
-                    state,
-                });
+            for Loads { series, all } in loads.iter() {
+                self.add_group(cell, state, series.as_ref(), all);
             }
         }
         Ok(())
+    }
+
+    fn add_group(&mut self, cell: usize, state: &CellState, series: Option<&Arc<Series>>, loads: &[Load]) {
+        let first = self.points.len();
+        for load in loads {
+            let state = self.point_state(state, load);
+            let planned = matches!(state, PointState::Planned { .. });
+            self.points.push(Point {
+                cell,
+                name: load.name.clone(),
+                load: load.point.clone(),
+                data: load.data.clone(),
+                series: series.filter(|_| planned).map(|_| self.series.len()),
+                state,
+            });
+            if series.is_some() && !planned {
+                // One row says why, not one for each load that could have been tried.
+                return;
+            }
+        }
+        self.series.extend(series.map(|rule| PlannedSeries { rule: rule.clone(), points: first..self.points.len() }));
     }
 
     fn point_state(&self, cell: &CellState, load: &Load) -> PointState {

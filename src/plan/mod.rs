@@ -12,6 +12,7 @@ mod history;
 mod json;
 mod material;
 mod phase;
+mod series;
 mod types;
 mod values;
 
@@ -20,5 +21,5 @@ pub use check::{EngineDraft, check, knows};
 pub use engine::{EngineInputs, PlanEngine};
 pub use history::{History, PastStep};
 pub use material::{Change, Decided, ModelIdentity, changes};
-pub use types::{CellState, Plan, PlannedCell, Point, PointState, State, Step, Summary};
+pub use types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step, Summary};
 pub use values::{KNOWN_AXES, Places, Values};

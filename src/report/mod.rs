@@ -14,6 +14,7 @@ mod json;
 mod rebuild;
 mod rounds;
 mod row;
+mod searches;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ pub use compare_format::{comparison_csv, comparison_json, comparison_text};
 pub use csv::{save, write_csv};
 pub use error::ReportError;
 pub use json::to_json;
-pub use rebuild::{read_point, read_run, read_run_with_samples};
+pub use rebuild::{read_point, read_run, read_run_with_samples, row_of};
 pub use rounds::{Rounds, RoundsFigure, rounds, save_rounds};
 pub use row::Row;
+pub use searches::{Found, save_searches, searches};
 pub use table::{Color, table};

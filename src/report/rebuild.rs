@@ -68,6 +68,14 @@ pub fn read_point(run: &RunId, folder: &Path) -> Result<Row, ReportError> {
     read_whole(run, folder, |_| ()).map(|(row, ())| row)
 }
 
+/// The row of a load point whose requests lie in `folder`; one that is not in a run's folder yet, for instance.
+///
+/// # Errors
+/// When the requests cannot be read, or are not what they should be.
+pub fn row_of(run: &RunId, point: PointRecord, folder: &Path) -> Result<Row, ReportError> {
+    with_requests(run, point, folder, |_| ()).map(|(row, ())| row)
+}
+
 fn read_whole<T: Default>(
     run: &RunId,
     folder: &Path,
@@ -76,6 +84,15 @@ fn read_whole<T: Default>(
     let path = folder.join(POINT);
     let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
     let point: PointRecord = serde_json::from_slice(&bytes).map_err(|source| ReportError::Point { path, source })?;
+    with_requests(run, point, folder, keep)
+}
+
+fn with_requests<T: Default>(
+    run: &RunId,
+    point: PointRecord,
+    folder: &Path,
+    keep: impl Fn(&Summarizer) -> T,
+) -> Result<(Row, T), ReportError> {
     let Some((summarizer, note)) = read_requests(&folder.join(REQUESTS))? else {
         return Ok((Row { run: run.clone(), point, summary: None, note: None }, T::default()));
     };

@@ -4,6 +4,7 @@
 
 mod arrival;
 mod data;
+mod series;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ pub use data::{
     Amount, Bounds, Data, Distribution, Histogram, PromptFile, SharedPrefix, Spread, Synthetic, TraceFile, TraceFormat,
     Turns,
 };
+pub use series::{Bound, Search, SearchEnd, Searched, Series, Until};
 
 /// How a request travels to the server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]

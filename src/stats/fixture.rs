@@ -27,6 +27,7 @@ pub(crate) fn point() -> PointRecord {
         constant_load: true,
         slo: None,
         round: 1,
+        series: None,
         status: PointStatus::Ok,
         reason: None,
         measured_in: None,

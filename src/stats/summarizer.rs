@@ -4,8 +4,8 @@ use crate::stats::percentile::mean;
 use crate::stats::pool::Pool;
 use crate::stats::timing::Timing;
 use crate::stats::{
-    ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Steady,
-    Summary, Trust, Volume, percentile,
+    ClientLimit, ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates,
+    Reported, Requests, Steady, Summary, Trust, Volume, percentile,
 };
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
@@ -13,6 +13,7 @@ use crate::stats::{
 /// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
+    last_end_ns: u64,
     requests: Requests,
     all_sent_ns: Option<Span>,
     window_ns: Option<Span>,
@@ -43,8 +44,9 @@ pub fn summarize(point: &PointRecord, records: &[RequestRecord]) -> Summary {
 }
 
 impl Summarizer {
-    /// Takes one request into account, in any order; warm-up requests change nothing.
+    /// Takes one request into account, in any order; a warm-up request changes only [`Summary::load_s`].
     pub fn add(&mut self, record: &RequestRecord) {
+        self.last_end_ns = self.last_end_ns.max(record.end_ns);
         match record.kind {
             RequestKind::Warmup => return,
             RequestKind::Measure => self.requests.sent += 1,
@@ -98,15 +100,18 @@ impl Summarizer {
             e2e_from_due_ms: open_loop.then(|| Distribution::of(self.each(Timing::e2e_from_due_ms))).flatten(),
             itl_ms: self.gaps.distribution(),
         };
-        let median_ms = latency.e2e_ms.as_ref().map(|e2e| e2e.p50);
+        let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, Reported::of(&latency));
+        let known = point.client.cpu_share.is_some() && dispatch_lag_ms_p99.is_some();
+        let verdict = if client_limits.is_empty() { ClientVerdict::Ok } else { ClientVerdict::ClientLimited };
         let trust = Trust {
             dispatch_lag_ms_p99,
-            client_verdict: verdict(point.client.cpu_share, dispatch_lag_ms_p99, median_ms),
+            client_verdict: known.then_some(verdict),
+            client_limits,
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
         };
-        let requests = self.requests;
-        Summary { requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
+        let (requests, load_s) = (self.requests, self.last_end_ns as f64 / 1e9);
+        Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
     }
 
     /// The values of the good requests added so far.
@@ -171,10 +176,6 @@ fn quotient(dividend: Option<f64>, divisor: Option<f64>) -> Option<f64> {
 fn p99(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     percentile(&values, 99.0)
-}
-
-fn verdict(cpu_share: Option<f64>, lag_ms: Option<f64>, median_ms: Option<f64>) -> Option<ClientVerdict> {
-    Some(ClientVerdict::of(cpu_share?, lag_ms?, median_ms?))
 }
 
 fn send_rate(sent: u64, span: Option<Span>) -> Option<f64> {
@@ -307,7 +308,8 @@ mod tests {
         let cut_off = ended(RequestStatus::CutOff, streamed(2, &[990], 7));
         let mut among_others = summarize(&point(), &[warmup(streamed(0, &[5000], 9)), failed, good, cut_off]);
         assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1 });
-        among_others.requests = alone.requests;
+        assert_eq!((among_others.load_s, alone.load_s), (5.005, 0.135));
+        (among_others.requests, among_others.load_s) = (alone.requests, alone.load_s);
         assert_eq!(among_others, alone);
     }
 

@@ -91,6 +91,7 @@ impl World {
             models: &identities,
             data_files: &data_files,
             history: &self.history,
+            outcome: &|_, _| None,
         })
         .unwrap()
     }

@@ -4,6 +4,7 @@
 
 mod apply;
 mod bench;
+mod certificate;
 mod commands;
 mod docker;
 mod engine;
@@ -19,6 +20,7 @@ mod layers;
 mod load;
 mod local_hub;
 mod manifest;
+mod null;
 mod observe;
 mod process;
 mod real_llamacpp;
@@ -26,6 +28,7 @@ mod recipes;
 mod refusals;
 mod rounds;
 mod schema;
+mod search;
 mod served;
 mod tensorrt_llm;
 mod venv;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::certify::Certifier;
 use super::server::Running;
 use super::{Job, Message, reuse};
 use crate::event::{Event, StepKind};
@@ -15,7 +16,7 @@ use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::observe::{Marker, Observation, Sent};
 use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
-use crate::spec::{LoadPoint, Volume};
+use crate::spec::{LoadPoint, Series, Volume};
 use crate::store::Draft;
 use crate::workload::{self, Tokenizer, Workload};
 
@@ -27,6 +28,7 @@ pub(super) async fn measure(
     number: usize,
     running: &mut Running,
     tokenizer: &Result<Arc<Tokenizer>, String>,
+    certifier: &mut Certifier,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
     let point = &job.prepared.plan.points[number];
@@ -51,24 +53,26 @@ pub(super) async fn measure(
         workload,
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
+    let certificate = certifier.before(job, point, &load, cancel).await;
     let records = draft.output().join(REQUESTS);
     let sink = RecordSink::create(&records)?;
     let gpus = job.prepared.plan.cells[point.cell].gpus;
     let watch = running.watch(job, load.target.model.clone(), gpus, draft.output().join(SERIES))?;
     let observation = Observation::start(watch).await;
     let progress = progress(job, point, observation.marker(point.load.warmup_requests));
-    let run = load::run(load, sink, progress, cancel.clone()).await?;
+    let run = load::run(load.clone(), sink, progress, cancel.clone()).await?;
     observation.load_ended();
     let answers = Answers::read(&records)?;
     let (server, mut complaints) = observation.finish(&answers.sent).await;
     complaints.extend(reuse::complaint_of_metrics(running.reuses_prefixes(job), server.metrics.as_ref()));
-    let measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
+    let mut measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
     for complaint in complaints {
         let cell = job.prepared.plan.cells[point.cell].id.clone();
         let message = format!("{label}: {complaint}");
         job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
     }
     let lost = running.lost_after_load(job).await;
+    measured.client.certificate = certifier.after(job, point, &load, &records, certificate, cancel).await;
     keep(job, number, draft, &measured, &run, &answers, lost)
 }
 
@@ -96,8 +100,10 @@ fn keep(
         publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), Some(measured))?;
         return Err(error);
     }
-    if answers.failed > 0 {
-        // The row stands, with its counts; but the next run shall try again, so it does not enter the store.
+    let is_try = plan.points[number].series.is_some_and(|it| matches!(*plan.series[it].rule, Series::Search(_)));
+    if answers.failed > 0 && !is_try {
+        // The row stands, with its counts; but the next run shall try again, so it does not enter the store. A search
+        // is different: failures under too much load are what it looks for.
         publish::records(plan, &job.run, number, &records)?;
         return publish::point(plan, &job.run, number, PointStatus::Ok, None, Some(measured));
     }
