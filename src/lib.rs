@@ -21,6 +21,7 @@
 //! | [`engine`] | the embedded CPU engine: quantize, build, serve |
 //! | [`workload`] | prompts out of files or made here, exact under the model's tokenizer |
 //! | [`load`] | clients for HTTP and gRPC, and the loops that drive them |
+//! | [`null`] | a server without a model, on an exact timetable: what a client adds to it is the client's |
 //! | [`observe`] | a server's own metrics, and what it takes of the host, while it is measured |
 //! | [`stats`] | records to summaries |
 //! | [`report`] | rows to CSV, JSON and tables |
@@ -39,6 +40,7 @@ pub mod kserve;
 pub mod load;
 pub mod manifest;
 pub mod matrix;
+pub mod null;
 pub mod observe;
 pub mod plan;
 pub mod process;

@@ -1,4 +1,6 @@
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -134,13 +136,13 @@ impl From<Kind> for StepKind {
 #[derive(Args, Debug)]
 pub(super) struct BenchArgs {
     /// The server: `http://127.0.0.1:8000`, or `127.0.0.1:8001`.
-    #[arg(short = 'u', long)]
+    #[arg(short = 'u', long, alias = "uri", default_value = "localhost:8001")]
     pub url: String,
     /// How requests travel.
-    #[arg(short = 'i', long = "protocol", value_enum, default_value_t = Wire::Grpc)]
+    #[arg(short = 'i', long = "protocol", value_enum, ignore_case = true, default_value_t = Wire::Grpc)]
     pub protocol: Wire,
     /// The model's name on the server.
-    #[arg(short = 'm', long)]
+    #[arg(short = 'm', long, alias = "triton-model", default_value = "ensemble")]
     pub model: String,
     /// The server's Prometheus metrics, to put its own figures beside: `http://127.0.0.1:8000/metrics`.
     #[arg(long, value_name = "URL")]
@@ -148,6 +150,9 @@ pub(super) struct BenchArgs {
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
+    /// Pause between two load points.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
+    pub measurement_interval: u32,
     /// Folder with the model's `tokenizer.json`: for synthetic prompts, and where the server does not count tokens.
     #[arg(long, value_name = "DIR")]
     pub tokenizer_path: Option<PathBuf>,
@@ -335,6 +340,37 @@ pub(super) enum EngineCommand {
     },
     /// Serve a built engine or a Hugging Face folder: OpenAI and Triton HTTP on one port, Triton gRPC on another.
     Serve(ServeArgs),
+    /// Serve without a model, on an exact timetable, to measure clients: all protocols on one port.
+    #[command(long_flag = "null")]
+    Null(NullArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NullArgs {
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// 0 is any free port.
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Write the address that is served, as JSON, once it is open.
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+    /// From a request's arrival to its first chunk, like `20ms`.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttft: Duration,
+    /// From one chunk to the next; 0 is as fast as possible.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub itl: Duration,
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub tokens_per_chunk: NonZero<u32>,
+    /// Text of a whole chunk, in bytes; a token has two at least.
+    #[arg(long, default_value_t = 5, value_name = "NUMBER")]
+    pub chunk_bytes: u32,
+    #[arg(long, default_value = "1", value_name = "NUMBER")]
+    pub threads: NonZero<usize>,
+    /// Write when each request came and when each of its chunks left: JSON lines, in nanoseconds of CLOCK_MONOTONIC.
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

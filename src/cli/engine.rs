@@ -5,15 +5,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{EngineCommand, ServeArgs};
+use super::args::{EngineCommand, NullArgs, ServeArgs};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
 use super::{block_on, signals};
+use crate::base::write_atomically;
 use crate::dummy;
 use crate::engine::{self, BuildOptions, ServeOptions};
 use crate::exec::PrepareError;
 use crate::manifest::{SourceText, read_document};
+use crate::null::{NullOptions, NullServer};
 
 pub(super) fn run(command: EngineCommand, output: &mut Output) -> Result<Exit, Failure> {
     match command {
@@ -26,6 +28,7 @@ pub(super) fn run(command: EngineCommand, output: &mut Output) -> Result<Exit, F
             engine::build(&checkpoint, &out, BuildOptions { max_batch_size, max_seq_len })?;
         }
         EngineCommand::Serve(args) => serve(args, output)?,
+        EngineCommand::Null(args) => serve_null(args, output)?,
     }
     Ok(Exit::Done)
 }
@@ -70,5 +73,32 @@ fn serve(args: ServeArgs, output: &mut Output) -> Result<(), Failure> {
         };
         engine::serve(options, shutdown.clone(), listening).await
     })??;
+    Ok(())
+}
+
+fn serve_null(args: NullArgs, output: &mut Output) -> Result<(), Failure> {
+    let options = NullOptions {
+        host: args.host,
+        port: args.port,
+        ttft: args.ttft,
+        itl: args.itl,
+        tokens_per_chunk: args.tokens_per_chunk,
+        chunk_bytes: args.chunk_bytes,
+        threads: args.threads,
+        truth: args.truth,
+    };
+    let server = NullServer::bind(options)?;
+    if let Some(path) = args.port_file {
+        let json = serde_json::json!({"address": server.address()}).to_string();
+        write_atomically(&path, json.as_bytes()).map_err(|source| Failure::File { doing: "write", path, source })?;
+    }
+    output.remark(&format!("serving nothing: all protocols at http://{}", server.address()));
+    let shutdown = CancellationToken::new();
+    block_on(async {
+        let _signals = signals::listen(&shutdown);
+        let serving = shutdown.clone();
+        tokio::task::spawn_blocking(move || server.serve(&serving)).await
+    })?
+    .expect("the server returns its failures")?;
     Ok(())
 }

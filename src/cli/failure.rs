@@ -7,6 +7,7 @@ use crate::dummy::DummyError;
 use crate::engine::EngineError;
 use crate::exec::{PrepareError, RunError};
 use crate::load::LoadError;
+use crate::null::NullError;
 use crate::report::ReportError;
 use crate::store::StoreError;
 use crate::workload::WorkloadError;
@@ -24,6 +25,8 @@ pub(super) enum Failure {
     Report(#[from] ReportError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Null(#[from] NullError),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
@@ -53,6 +56,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Report(_)
             | Self::Engine(_)
+            | Self::Null(_)
             | Self::Load(_)
             | Self::Workload(_)
             | Self::File { .. }
@@ -78,6 +82,7 @@ impl Failure {
             Self::Run(_)
             | Self::Report(_)
             | Self::Engine(_)
+            | Self::Null(_)
             | Self::Load(_)
             | Self::Workload(_)
             | Self::Prompts(_)

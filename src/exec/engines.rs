@@ -58,8 +58,10 @@ impl Search<'_> {
             let path = &self.request.path;
             engine.venv = self.venv(chosen, path, announce).await?;
             let places = Places { path, venv: engine.venv.as_ref(), chosen: &chosen.said.programs, base: self.base };
-            engine.programs = find(&engine.recipe, &engine.runtime, &places, self.cancel).await;
-            engine.asked = ask(&engine.recipe, chosen.said, path, self.cancel).await;
+            (engine.programs, engine.asked) = tokio::join!(
+                find(&engine.recipe, &engine.runtime, &places, self.cancel),
+                ask(&engine.recipe, chosen.said, path, self.cancel),
+            );
         }
         Ok(engine)
     }

@@ -81,14 +81,25 @@ pub async fn prepare(
         Purpose::Look => Unpinned::Tolerate,
         Purpose::Carry => Unpinned::Refuse,
     };
-    let models = resolve(manifest, &wanted("model", &cells, &chosen), &base, store.root(), unpinned).await?;
+    let model_names = wanted("model", &cells, &chosen);
+    let models = resolve(manifest, &model_names, &base, store.root(), unpinned);
     let search = Search { request, manifest, base: &base, store: &store, cancel };
     let engine_names = wanted("engine", &cells, &chosen);
-    let mut engines = Vec::new();
-    for (engine, recipe) in manifest.chosen_engines().iter().zip(recipes) {
-        let is_wanted = manifest.engines.is_empty() || engine_names.contains(engine.label);
-        engines.push(search.engine(engine, recipe, is_wanted, &mut announce).await?);
-    }
+    let engines = async {
+        let mut engines = Vec::new();
+        for (engine, recipe) in manifest.chosen_engines().iter().zip(recipes) {
+            let is_wanted = manifest.engines.is_empty() || engine_names.contains(engine.label);
+            engines.push(search.engine(engine, recipe, is_wanted, &mut announce).await?);
+        }
+        Ok::<_, PrepareError>(engines)
+    };
+    let (models, engines) = match request.purpose {
+        // A hub and programs that print their versions need not wait for each other.
+        Purpose::Look => tokio::join!(models, engines),
+        // A model that is not there is known before minutes are spent on an environment.
+        Purpose::Carry => (Ok(models.await?), engines.await),
+    };
+    let (models, engines) = (models?, engines?);
     let (sources, data_files) = read_data(manifest, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
@@ -187,7 +198,9 @@ type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
 fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
     let (mut sources, mut hashes) = DataFiles::default();
     let mut read: Vec<(&PhaseData, AnswerLengths, Arc<Source>)> = Vec::new();
-    for (phase, settings) in &manifest.benchmarks {
+    let phases: Vec<_> = manifest.benchmarks.iter().map(|(name, phase)| (name, phase.with_method())).collect();
+    for (phase, settings) in &phases {
+        let phase = *phase;
         let Some(path) = settings.data.path() else { continue };
         let failed = |source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) };
         let lengths = match settings.output.tokens {

@@ -17,6 +17,7 @@ use crate::plan::{CellState, Plan, PlannedCell, PointState};
 use crate::record::PointStatus;
 use crate::report::{self, Found, Row};
 use crate::spec::{Bound, Series};
+use crate::stats::advice;
 use crate::store::{EventLog, RunFolder, Runs, Store};
 
 /// How a plan is carried out.
@@ -301,13 +302,15 @@ impl<O: FnMut(&Stamped)> Task<O> {
         let row = &self.rows[&index];
         let cell = Some(row.point.cell.clone());
         let Some(summary) = &row.summary else { return Ok(()) };
+        let name = self.job.prepared.plan.point_label(index);
         let mut messages = Vec::new();
         if summary.requests.failed > 0 {
-            let name = self.job.prepared.plan.point_label(index);
             let (failed, sent) = (summary.requests.failed, summary.requests.sent);
             messages.push(format!("{name}: {failed} of {sent} requests failed; the figures are those of the others"));
         }
         messages.extend(summary.trust.input_tokens_difference.as_ref().map(ToString::to_string));
+        messages
+            .extend(advice(&summary.trust.client_limits).map(|limited| format!("{name}: client_limited: {limited}")));
         messages.extend(row.note.clone());
         for message in messages {
             self.emit(Event::Warning { cell: cell.clone(), message })?;
@@ -366,7 +369,11 @@ impl<O: FnMut(&Stamped)> Task<O> {
 
     fn add_row(&mut self, index: usize) -> Result<(), RunError> {
         let folder = publish::folder(&self.job.prepared.plan, &self.job.run, index);
-        self.rows.insert(index, report::read_point(&self.job.run.id, &folder)?);
+        let row = report::read_point(&self.job.run.id, &folder)?;
+        if let (Some(_), Some(phase)) = (row.point.method, folder.parent()) {
+            report::save_lmdeploy_csv(phase)?;
+        }
+        self.rows.insert(index, row);
         Ok(())
     }
 

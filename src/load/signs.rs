@@ -1,11 +1,13 @@
 //! What the client can tell of itself while it measures.
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
 use procfs::process::Process;
+use rustix::thread::set_current_timer_slack;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -56,12 +58,15 @@ impl Signs {
     pub(super) fn facts(&self, clock: Clock) -> ClientFacts {
         let mut delays_ns = self.delays_ns.lock().unwrap_or_else(PoisonError::into_inner).clone();
         delays_ns.sort_unstable();
-        let p99 = delays_ns.len().checked_sub(1).map(|last| delays_ns[last * 99 / 100]);
+        let last = delays_ns.len().checked_sub(1);
+        let delay_ms = |per_mille: usize| last.map(|last| delays_ns[last * per_mille / 1000] as f64 / 1e6);
         ClientFacts {
             cpu_share: self.measure_began.get().and_then(|began| began.as_ref()?.share_until_now()),
-            poll_delay_ms_p99: p99.map(|delay_ns| delay_ns as f64 / 1e6),
+            poll_delay_ms_p99: delay_ms(990),
+            poll_delay_ms_p99_9: delay_ms(999),
             began_monotonic_ns: clock.began_monotonic_ns(),
             connections: Some(self.connections.load(Ordering::Relaxed)),
+            certificate: None,
         }
     }
 
@@ -74,8 +79,9 @@ impl Signs {
     }
 }
 
-/// Asks every shard again and again for a sign of life. How long it takes to give it is how long a chunk that arrived at
-/// that moment would have waited for its time stamp.
+/// Asks every shard again and again for a sign of life. From when the question was due, how long it takes to give it is
+/// how long a chunk that arrived at that moment would have waited for its time stamp: also when nothing of the client
+/// came to run, not even this.
 pub(super) struct Pulse {
     pub(super) clock: Clock,
     pub(super) shards: Vec<mpsc::UnboundedSender<u64>>,
@@ -87,12 +93,17 @@ impl Pulse {
 
     /// Asks until `end`. Blocks: runs on a thread of its own.
     pub(super) fn ask(&self, end: &CancellationToken) {
+        // Without it, the kernel may wake this 50 us late, which is no delay of the event loops. Refused, it still works.
+        let _ = set_current_timer_slack(NonZero::new(1));
+        let pause_ns = u64::try_from(Self::PAUSE.as_nanos()).expect("milliseconds are few nanoseconds");
+        let mut due_ns = self.clock.now_ns();
         while !end.is_cancelled() {
+            thread::sleep(Duration::from_nanos(due_ns.saturating_sub(self.clock.now_ns())));
             for shard in &self.shards {
                 // A shard that has ended has nothing to say.
-                let _ = shard.send(self.clock.now_ns());
+                let _ = shard.send(due_ns);
             }
-            thread::sleep(Self::PAUSE);
+            due_ns += pause_ns;
         }
     }
 }

@@ -10,6 +10,7 @@ pub(super) const TAKEN: &[&str] = &[
     "reason",
     "output_tokens_source",
     "client_verdict",
+    "client_limits",
 ];
 
 const MEASURED: &[&str] = &[
@@ -42,6 +43,14 @@ const MEASURED: &[&str] = &[
     "steady_tpot_ms_p99",
     "dispatch_lag_ms_p99",
     "client_cpu_share",
+    "client_poll_delay_ms_p99",
+    "client_poll_delay_ms_p99_9",
+    "client_ttft_ms_p99",
+    "client_itl_ms_p99",
+    "client_dispatch_lag_ms_p99",
+    "certified_requests",
+    "certified_at_ttft_ms",
+    "certified_at_itl_ms",
     "request_rate_reached",
     "gpus",
     "gpu_memory_mib_peak",

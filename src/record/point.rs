@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{CellId, RunId, Scalar};
-use crate::spec::{Protocol, Series, Slo};
+use crate::spec::{Method, Protocol, Series, Slo};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,12 +35,34 @@ impl PointStatus {
 pub struct ClientFacts {
     /// CPU seconds of the client's process a second of the window, over the host's cores: 1 is all cores busy.
     pub cpu_share: Option<f64>,
-    /// 99th percentile of the time that an event waited to be seen by the event loops, in milliseconds.
+    /// Percentiles of the time that an event waited to be seen by the event loops, in milliseconds.
     pub poll_delay_ms_p99: Option<f64>,
+    pub poll_delay_ms_p99_9: Option<f64>,
     /// The zero of the records' times on the host's CLOCK_MONOTONIC.
     pub began_monotonic_ns: Option<u64>,
     /// Connections opened to the server, warm-up included.
     pub connections: Option<u64>,
+    /// Only if the load point was certified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+}
+
+/// What the client adds to a load: the same load on a server without a model, on the same host, less what that server
+/// took by its timetable. Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// Requests of the replay that the percentiles are over.
+    pub requests: u64,
+    /// The timetable: from a request's arrival to the first chunk, and between chunks.
+    pub timetable_ttft_ms: f64,
+    pub timetable_itl_ms: f64,
+    /// TTFT - the timetable's.
+    pub ttft_ms_p99: Option<f64>,
+    /// Gaps between chunks - the timetable's.
+    pub itl_ms_p99: Option<f64>,
+    /// Sent - due.
+    pub dispatch_lag_ms_p99: Option<f64>,
 }
 
 /// What was seen of the server while it was measured.
@@ -152,6 +174,9 @@ pub struct PointRecord {
     /// Every axis of the cell, in the manifest's order, under its own name.
     pub axes: IndexMap<String, Scalar>,
     pub phase: String,
+    /// The published method that was reproduced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// What tells load points of a phase apart: `c8`, `rate2.5`, `stages`, `trace`.
     #[serde(default)]
     pub load_point: String,

@@ -5,9 +5,9 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::base::{RunId, Scalar};
-use crate::record::{Check, ServerMetrics};
+use crate::record::{Certificate, Check, ServerMetrics};
 use crate::report::Row;
-use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Steady, Summary};
+use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Steady, Summary, advice};
 
 /// What a column holds for a row; null where it is not known.
 type Read = fn(&Row) -> Value;
@@ -217,7 +217,16 @@ const STATISTICS: &[(&str, OfDistribution)] = &[
 const TRUST: &[(&str, Source)] = &[
     ("dispatch_lag_ms_p99", Source::Number(|row| figure(row, |it| it.trust.dispatch_lag_ms_p99))),
     ("client_cpu_share", Source::Number(|row| row.point.client.cpu_share.into())),
+    ("client_poll_delay_ms_p99", Source::Number(|row| row.point.client.poll_delay_ms_p99.into())),
+    ("client_poll_delay_ms_p99_9", Source::Number(|row| row.point.client.poll_delay_ms_p99_9.into())),
+    ("client_ttft_ms_p99", Source::Number(|row| certified(row, |it| it.ttft_ms_p99))),
+    ("client_itl_ms_p99", Source::Number(|row| certified(row, |it| it.itl_ms_p99))),
+    ("client_dispatch_lag_ms_p99", Source::Number(|row| certified(row, |it| it.dispatch_lag_ms_p99))),
+    ("certified_requests", Source::Number(|row| certified(row, |it| Some(it.requests)))),
+    ("certified_at_ttft_ms", Source::Number(|row| certified(row, |it| Some(it.timetable_ttft_ms)))),
+    ("certified_at_itl_ms", Source::Number(|row| certified(row, |it| Some(it.timetable_itl_ms)))),
     ("client_verdict", Source::Word(|row| figure(row, |it| it.trust.client_verdict.map(ClientVerdict::name)))),
+    ("client_limits", Source::Word(|row| figure(row, |it| advice(&it.trust.client_limits)))),
     ("request_rate_reached", Source::Number(|row| figure(row, |it| it.trust.request_rate_reached))),
 ];
 
@@ -247,6 +256,10 @@ const PROVENANCE: &[(&str, Source)] = &[
     ("measured_in", Source::Word(|row| row.point.measured_in.as_ref().map(RunId::as_str).into())),
     ("workload", Source::Word(|row| row.point.workload.as_deref().into())),
 ];
+
+fn certified<T: Into<Value>>(row: &Row, read: fn(&Certificate) -> Option<T>) -> Value {
+    row.point.client.certificate.as_ref().and_then(read).into()
+}
 
 /// One word a check.
 fn words(checks: &[Check]) -> String {

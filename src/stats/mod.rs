@@ -9,10 +9,12 @@
 //! **Invariant:** no files, clocks or text formats; the same records always give the same figures.
 
 mod bootstrap;
+mod certificate;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod goodput;
 mod interval;
+pub mod lmdeploy;
 mod percentile;
 mod pool;
 mod search;
@@ -26,6 +28,7 @@ mod until;
 mod verdict;
 
 pub use bootstrap::percentile_difference;
+pub use certificate::{Cadence, ClientLimit, Reported, advice, certify};
 pub use goodput::Goodput;
 pub use interval::Interval;
 pub use percentile::{Distribution, percentile};

@@ -4,8 +4,8 @@ use crate::stats::percentile::mean;
 use crate::stats::pool::Pool;
 use crate::stats::timing::Timing;
 use crate::stats::{
-    ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Steady,
-    Summary, Trust, Volume, percentile,
+    ClientLimit, ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates,
+    Reported, Requests, Steady, Summary, Trust, Volume, percentile,
 };
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
@@ -100,10 +100,13 @@ impl Summarizer {
             e2e_from_due_ms: open_loop.then(|| Distribution::of(self.each(Timing::e2e_from_due_ms))).flatten(),
             itl_ms: self.gaps.distribution(),
         };
-        let median_ms = latency.e2e_ms.as_ref().map(|e2e| e2e.p50);
+        let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, Reported::of(&latency));
+        let known = point.client.cpu_share.is_some() && dispatch_lag_ms_p99.is_some();
+        let verdict = if client_limits.is_empty() { ClientVerdict::Ok } else { ClientVerdict::ClientLimited };
         let trust = Trust {
             dispatch_lag_ms_p99,
-            client_verdict: verdict(point.client.cpu_share, dispatch_lag_ms_p99, median_ms),
+            client_verdict: known.then_some(verdict),
+            client_limits,
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
         };
@@ -173,10 +176,6 @@ fn quotient(dividend: Option<f64>, divisor: Option<f64>) -> Option<f64> {
 fn p99(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     percentile(&values, 99.0)
-}
-
-fn verdict(cpu_share: Option<f64>, lag_ms: Option<f64>, median_ms: Option<f64>) -> Option<ClientVerdict> {
-    Some(ClientVerdict::of(cpu_share?, lag_ms?, median_ms?))
 }
 
 fn send_rate(sent: u64, span: Option<Span>) -> Option<f64> {

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::record::TokenSource;
-use crate::stats::{Distribution, Goodput, Steady};
+use crate::stats::{ClientLimit, Distribution, Goodput, Steady};
 
 /// The figures of one load point, in the groups of the results' columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,8 +108,10 @@ pub struct Latency {
 pub struct Trust {
     /// 99th percentile of sent - due, in milliseconds.
     pub dispatch_lag_ms_p99: Option<f64>,
-    /// Unknown unless both the client's CPU share and its dispatch lag are known.
+    /// Limited by any of `client_limits`. Unknown unless both the client's CPU share and its dispatch lag are known.
     pub client_verdict: Option<ClientVerdict>,
+    /// Every sign that the client was the limit.
+    pub client_limits: Vec<ClientLimit>,
     /// (n - 1) / (last sent - first sent) over the n measured requests of any status, a second; open loop only.
     pub request_rate_reached: Option<f64>,
     /// `None` when every count agrees, or when nothing can be compared.
@@ -124,21 +126,6 @@ pub enum ClientVerdict {
 }
 
 impl ClientVerdict {
-    /// Above this, requests and answers wait for a core of the client.
-    const CPU_SHARE: f64 = 0.8;
-    /// Above this share of the median E2E, the client's own delay shows in the figures.
-    const LAG_SHARE: f64 = 0.05;
-
-    /// Limited when more than 80 % of the host's cores were busy with the client, or when the 99th percentile of its
-    /// dispatch lag is more than 5 % of the median E2E.
-    pub(super) fn of(cpu_share: f64, dispatch_lag_ms_p99: f64, e2e_ms_p50: f64) -> Self {
-        if cpu_share > Self::CPU_SHARE || dispatch_lag_ms_p99 > Self::LAG_SHARE * e2e_ms_p50 {
-            Self::ClientLimited
-        } else {
-            Self::Ok
-        }
-    }
-
     /// The word used in result rows.
     #[must_use]
     pub fn name(self) -> &'static str {

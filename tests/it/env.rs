@@ -293,6 +293,7 @@ engine:
 matrix:
   axes: {{{axes}, isl/osl: [[8, 4]]}}
 benchmarks: {{{phases}}}
+certify: false
 "
     )
 }

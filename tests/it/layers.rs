@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dummy", &["engine"]),
     ("workload", &["base", "spec"]),
     ("load", &["kserve", "record", "spec", "workload"]),
+    ("null", &["kserve", "spec"]),
     ("report", &["base", "record", "spec", "stats"]),
     (
         "exec",
@@ -36,8 +37,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "base", "dummy", "engine", "event", "exec", "load", "manifest", "observe", "plan", "progress", "recipe",
-            "record", "report", "spec", "store", "workload",
+            "base", "dummy", "engine", "event", "exec", "load", "manifest", "null", "observe", "plan", "progress",
+            "recipe", "record", "report", "spec", "store", "workload",
         ],
     ),
 ];
@@ -55,6 +56,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("h2", &["load"]),
     ("hdrhistogram", &["stats"]),
     ("hf_hub", &["hub"]),
+    ("http_body_util", &["null"]),
+    ("hyper", &["null"]),
+    ("hyper_util", &["null"]),
     ("indicatif", &["progress", "cli"]),
     ("jiff", &["store", "workload"]),
     // A model's chat template is minijinja too, with other rules than ours.
@@ -63,7 +67,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["observe"]),
     ("parquet", &["workload"]),
     ("pep440_rs", &["exec"]),
-    ("prost", &["kserve", "load"]),
+    ("prost", &["kserve", "load", "null"]),
     ("prost_reflect", &["recipe"]),
     ("reqwest", &["hub", "load", "observe"]),
     ("safetensors", &["engine"]),

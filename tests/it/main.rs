@@ -4,6 +4,7 @@
 
 mod apply;
 mod bench;
+mod certificate;
 mod commands;
 mod docker;
 mod engine;
@@ -16,9 +17,11 @@ mod interrupt;
 mod keys;
 mod kserve_code;
 mod layers;
+mod lmdeploy;
 mod load;
 mod local_hub;
 mod manifest;
+mod null;
 mod observe;
 mod process;
 mod real_llamacpp;
@@ -29,4 +32,5 @@ mod schema;
 mod search;
 mod served;
 mod tensorrt_llm;
+mod triton_cpu;
 mod venv;

@@ -1,6 +1,7 @@
 //! One file a kind of step. A step returns when its output is in the store, or says why it is not.
 
 mod bench;
+mod certify;
 mod command;
 mod fetch;
 mod point;

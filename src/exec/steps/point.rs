@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::certify::Certifier;
 use super::server::Running;
 use super::{Job, Message, reuse};
 use crate::event::{Event, StepKind};
@@ -27,6 +28,7 @@ pub(super) async fn measure(
     number: usize,
     running: &mut Running,
     tokenizer: &Result<Arc<Tokenizer>, String>,
+    certifier: &mut Certifier,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
     let point = &job.prepared.plan.points[number];
@@ -51,24 +53,29 @@ pub(super) async fn measure(
         workload,
         tokenizer: tokenizer.as_ref().ok().cloned(),
     };
+    let certificate = certifier.before(job, point, &load, cancel).await;
     let records = draft.output().join(REQUESTS);
     let sink = RecordSink::create(&records)?;
     let gpus = job.prepared.plan.cells[point.cell].gpus;
     let watch = running.watch(job, load.target.model.clone(), gpus, draft.output().join(SERIES))?;
     let observation = Observation::start(watch).await;
     let progress = progress(job, point, observation.marker(point.load.warmup_requests));
-    let run = load::run(load, sink, progress, cancel.clone()).await?;
+    let run = load::run(load.clone(), sink, progress, cancel.clone()).await?;
     observation.load_ended();
     let answers = Answers::read(&records)?;
     let (server, mut complaints) = observation.finish(&answers.sent).await;
     complaints.extend(reuse::complaint_of_metrics(running.reuses_prefixes(job), server.metrics.as_ref()));
-    let measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
+    let mut measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
     for complaint in complaints {
         let cell = job.prepared.plan.cells[point.cell].id.clone();
         let message = format!("{label}: {complaint}");
         job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
     }
+    if answers.left_behind {
+        running.leave_behind(Duration::try_from_secs_f64(point.load.request_timeout_s).unwrap_or(Duration::MAX));
+    }
     let lost = running.lost_after_load(job).await;
+    measured.client.certificate = certifier.after(job, point, &load, &records, certificate, cancel).await;
     keep(job, number, draft, &measured, &run, &answers, lost)
 }
 
@@ -116,6 +123,8 @@ struct Answers {
     good: u64,
     failed: u64,
     first_error: Option<RequestError>,
+    /// The server may still work on requests that were given up.
+    left_behind: bool,
     sent: Sent,
 }
 
@@ -126,6 +135,9 @@ impl Answers {
         for line in BufReader::new(File::open(records).map_err(unreadable)?).lines() {
             let Ok(record) = serde_json::from_str::<RequestRecord>(&line.map_err(unreadable)?) else { continue };
             answers.sent.add(&record);
+            let given_up =
+                record.error.as_ref().is_some_and(|error| ["timeout", "stall"].contains(&error.kind.as_str()));
+            answers.left_behind |= record.status == RequestStatus::CutOff || given_up;
             match (record.kind, record.status) {
                 (RequestKind::Measure, RequestStatus::Ok) => answers.good += 1,
                 (RequestKind::Measure, RequestStatus::Failed) => answers.failed += 1,

@@ -11,7 +11,7 @@ use crate::exec::engines::PreparedEngine;
 use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
 use crate::manifest::Runtime;
-use crate::observe::{Watch, visible_gpus};
+use crate::observe::{Watch, visible_gpus, wait_until_idle};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
 use crate::recipe::{LoadedRecipe, Part};
@@ -24,8 +24,11 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 const DYING: Duration = Duration::from_secs(3);
 /// Between two reads of the server's metrics.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
-/// Log lines that an error quotes.
+/// The last log lines, which an error quotes, and among how many of them it looks for errors before these.
 const QUOTED_LINES: usize = 20;
+const SEARCHED_LINES: usize = 400;
+/// Errors that are quoted from before.
+const QUOTED_ERRORS: usize = 3;
 
 /// A server that is up, ready and proven to be the one that was started.
 pub(super) struct Running {
@@ -38,6 +41,8 @@ pub(super) struct Running {
     logs: PathBuf,
     /// In a container, whose processes are not ours to look into.
     contained: bool,
+    /// For how long requests that were given up may go on in it.
+    left_behind: Option<Duration>,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -61,7 +66,15 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
         Some(server)
     };
     let contained = matches!(runtime, Runtime::Docker(_));
-    let mut running = Running { server, engine: step.values.engine(), values, cell: cell.clone(), logs, contained };
+    let mut running = Running {
+        server,
+        engine: step.values.engine(),
+        values,
+        cell: cell.clone(),
+        logs,
+        contained,
+        left_behind: None,
+    };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -123,6 +136,29 @@ impl Running {
                 .as_ref()
                 .map_or_else(Vec::new, |server| visible_gpus(gpus, server.variable(CUDA_VISIBLE_DEVICES).as_deref())),
         })
+    }
+
+    /// Requests were given up, which may go on for so long.
+    pub(super) fn leave_behind(&mut self, longest: Duration) {
+        self.left_behind = Some(longest);
+    }
+
+    /// Waits until nothing is left of requests that were given up: they would slow the next ones down.
+    pub(super) async fn settle(&mut self, job: &Job, cancel: &CancellationToken) -> Result<(), StepError> {
+        let Some(longest) = self.left_behind.take() else { return Ok(()) };
+        let Some(url) = self.recipe(job).metrics_url(&self.values)? else { return Ok(()) };
+        let began = Instant::now();
+        let idle = cancel.run_until_cancelled(wait_until_idle(&url, longest)).await.ok_or(StepError::Interrupted)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let message = if idle {
+            format!("requests were given up: waited {seconds:.0} s for the server to be idle")
+        } else {
+            format!(
+                "requests were given up, and after {seconds:.0} s the server still works on them: what follows is slower"
+            )
+        };
+        job.tell(Message::Event(Event::Warning { cell: Some(self.cell.clone()), message }));
+        Ok(())
     }
 
     /// How the server ended, if it has, as the error of whatever it was doing.
@@ -223,8 +259,41 @@ impl Running {
     }
 
     fn quoted(&self, job: &Job) -> (String, Vec<String>) {
-        let log = self.server.as_ref().map(|server| server.log_tail(QUOTED_LINES)).unwrap_or_default();
+        let log = self.server.as_ref().map(|server| quote(&server.log_tail(SEARCHED_LINES))).unwrap_or_default();
         let hints = self.recipe(job).hints(&log).into_iter().map(str::to_owned).collect();
         (log, hints)
+    }
+}
+
+/// The last lines, and the last errors before them: a server that unloads what it had loaded says much after its error.
+fn quote(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let (before, last) = lines.split_at(lines.len().saturating_sub(QUOTED_LINES));
+    let mut quoted: Vec<&str> =
+        before.iter().rev().copied().filter(|line| is_error(line)).take(QUOTED_ERRORS).collect();
+    quoted.reverse();
+    quoted.extend(last);
+    quoted.join("\n")
+}
+
+/// As most programs write an error, and as Google's logging library does, which Triton writes with: `E1122 09:21:26.405112`.
+fn is_error(line: &str) -> bool {
+    let marked = line.strip_prefix('E').and_then(|rest| rest.split_once(' '));
+    marked.is_some_and(|(date, _)| date.len() == 4 && date.bytes().all(|byte| byte.is_ascii_digit()))
+        || line.to_lowercase().contains("error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_errors_are_quoted_with_the_last_lines() {
+        let mut log = vec!["E1121 one", "Error: two", "fine", "E1122 three", "RuntimeError: four", "Einstein 1905"];
+        log.extend(["unloading"; QUOTED_LINES]);
+        let expected = ["Error: two", "E1122 three", "RuntimeError: four"];
+        assert_eq!(quote(&log.join("\n")), [&expected[..], &["unloading"; QUOTED_LINES]].concat().join("\n"));
+        assert_eq!(quote("Error: one\ntwo"), "Error: one\ntwo");
+        assert_eq!(quote(""), "");
     }
 }

@@ -1,0 +1,116 @@
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::ask::{Chunking, Chunks};
+use super::metronome::{Metronome, Wait, now_ns};
+use super::truth::Truth;
+use crate::spec::Protocol;
+
+/// What one serving thread has.
+pub(super) struct Shard {
+    pub(super) pace: Pace,
+    pub(super) chunking: Chunking,
+    pub(super) metronome: Arc<Metronome>,
+    pub(super) truth: Option<Sender<Truth>>,
+}
+
+/// The timetable, counted from a request's arrival.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Until the first chunk.
+    pub(super) ttft_ns: u64,
+    /// From one chunk to the next.
+    pub(super) itl_ns: u64,
+}
+
+impl Pace {
+    /// When chunk `index`, from 0, is due.
+    fn due_ns(self, arrival_ns: u64, index: u32) -> u64 {
+        arrival_ns.saturating_add(self.ttft_ns).saturating_add(self.itl_ns.saturating_mul(index.into()))
+    }
+}
+
+/// One request's way along the timetable. Tells the truth about it when dropped, also early, when the client went away.
+pub(super) struct Course {
+    shard: Arc<Shard>,
+    wait: Wait,
+    truth: Truth,
+}
+
+impl Course {
+    /// Of a request that is complete now.
+    pub(super) fn start(shard: &Arc<Shard>, protocol: Protocol, client_id: String) -> Self {
+        let truth = Truth { client_id, protocol, arrival_ns: now_ns(), chunks_ns: Vec::new(), complete: false };
+        Self { shard: Arc::clone(shard), wait: Wait::default(), truth }
+    }
+
+    /// The time once chunk `index` is due.
+    fn poll_due(&mut self, index: u32, context: &Context<'_>) -> Poll<u64> {
+        let due = self.shard.pace.due_ns(self.truth.arrival_ns, index);
+        self.shard.metronome.poll_until(due, &mut self.wait, context)
+    }
+
+    fn sent(&mut self, now_ns: u64) {
+        if self.shard.truth.is_some() {
+            self.truth.chunks_ns.push(now_ns);
+        }
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        if let Some(sender) = &self.shard.truth {
+            let truth = &mut self.truth;
+            let (client_id, chunks_ns) = (mem::take(&mut truth.client_id), mem::take(&mut truth.chunks_ns));
+            // The writer is gone only when it could not write, which it reports itself.
+            let _ = sender.send(Truth { client_id, chunks_ns, ..self.truth });
+        }
+    }
+}
+
+/// Encoded chunks, each when it is due.
+pub(super) struct Answer {
+    course: Course,
+    chunks: Chunks,
+    /// The next chunk.
+    index: u32,
+    /// A chunk was just handed over and is not yet written.
+    unwritten: bool,
+}
+
+impl Answer {
+    pub(super) fn new(course: Course, chunks: Chunks) -> Self {
+        Self { course, chunks, index: 0, unwritten: false }
+    }
+}
+
+impl Stream for Answer {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let index = self.index;
+        if index == self.chunks.count {
+            let tail = mem::take(&mut self.chunks.tail);
+            return Poll::Ready((!tail.is_empty()).then_some(tail));
+        }
+        let due = self.chunks.unsent + index;
+        let now = ready!(self.course.poll_due(due, context));
+        if mem::take(&mut self.unwritten) {
+            // A chunk that is due by now would travel in the same write as the one before it.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.index += 1;
+        self.unwritten = true;
+        self.course.sent(now);
+        let last = self.index == self.chunks.count;
+        self.course.truth.complete = last;
+        Poll::Ready(Some(if last { mem::take(&mut self.chunks.last) } else { self.chunks.chunk.clone() }))
+    }
+}
