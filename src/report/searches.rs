@@ -98,6 +98,13 @@ impl<'a> Found<'a> {
         })
     }
 
+    /// The client was too slow at one of the two loads at the limit, which may then be its own and not the server's.
+    fn is_client_limited(&self) -> bool {
+        let border = [self.state.kept, self.state.missed].into_iter().flatten();
+        let rounds = border.filter_map(|load| self.rounds_at(load));
+        rounds.flat_map(|it| it.rows).any(|row| row.value("client_verdict") == "client_limited")
+    }
+
     fn line(&self, identity: &[String]) -> Vec<Value> {
         let of_search = identity.iter().map(|name| Column::named(name).value(self.rows[0]));
         let found = [
@@ -106,6 +113,7 @@ impl<'a> Found<'a> {
             self.state.kept.into(),
             self.state.missed.into(),
             self.miss().into(),
+            self.is_client_limited().then_some("client_limited").into(),
             self.state.tries.into(),
             self.state.seconds.into(),
         ];
@@ -133,11 +141,16 @@ impl fmt::Display for Found<'_> {
             (None, Some(missed)) => write!(f, "not even {missed} keeps the thresholds")?,
             (None, None) => write!(f, "no load was tried")?,
         }
-        self.miss().map_or(Ok(()), |miss| write!(f, ": {miss}"))
+        self.miss().map_or(Ok(()), |miss| write!(f, ": {miss}"))?;
+        if self.is_client_limited() {
+            write!(f, "; the client was too slow there, so this may be its limit and not the server's")?;
+        }
+        Ok(())
     }
 }
 
-const FOUND_COLUMNS: [&str; 7] = ["search", "outcome", "limit", "missed_at", "missed", "tries", "load_s"];
+const FOUND_COLUMNS: [&str; 8] =
+    ["search", "outcome", "limit", "missed_at", "missed", "client_verdict", "tries", "load_s"];
 /// Of each try, and so no part of what a search is known by.
 const OF_TRIES: [&str; 3] = ["load_point", "concurrency", "request_rate"];
 
@@ -178,4 +191,53 @@ pub fn save_searches(run: &RunId, rows: &[Row], folder: &Path) -> Result<(), Rep
         write_atomically(&path, bytes).map_err(|source| ReportError::Write { path, source })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Bound, Searched};
+    use crate::stats::fixture::{point, streamed};
+    use crate::stats::summarize;
+
+    /// A try at this concurrency whose one request took so many ms for its first token.
+    fn tried(concurrency: u32, ttft_ms: u64, cpu_share: f64) -> Row {
+        let bound = Bound { column: "ttft_ms_p50".to_owned(), min: None, max: Some(100.0) };
+        let (from, to, precision) = (1.0, 8.0, 0.05);
+        let (of, bounds) = (Searched::Concurrency, vec![bound]);
+        let search = Search { of, from, to, precision, repeats: 1, budget_s: None, bounds };
+        let mut point = PointRecord { series: Some(Series::Search(search)), ..point() };
+        point.concurrency = Some(concurrency);
+        point.load_point = format!("c{concurrency}");
+        point.client.cpu_share = Some(cpu_share);
+        let summary = summarize(&point, &[streamed(1, &[1 + ttft_ms, 1000], 2)]);
+        Row { run: RunId::new("20260102T030405Z-ab12".to_owned()), point, summary: Some(summary), note: None }
+    }
+
+    #[track_caller]
+    fn check(rows: &[Row], expected: &str) {
+        let found = searches(rows);
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn a_search_is_said_in_a_line() {
+        let skipped = Row { summary: None, ..tried(8, 0, 0.1) };
+        let rows = [tried(1, 50, 0.1), tried(2, 60, 0.1), tried(4, 300, 0.1), tried(3, 200, 0.1), skipped];
+        let kept = "concurrency 2 keeps the thresholds";
+        check(&rows, &format!("{kept}, concurrency 3 does not: ttft_ms_p50 is 200, above 100"));
+        check(&rows[..3], &format!("broken off: {kept}, concurrency 4 does not: ttft_ms_p50 is 300, above 100"));
+        check(&[tried(1, 101, 0.1)], "not even concurrency 1 keeps the thresholds: ttft_ms_p50 is 101, above 100");
+        let all = [1, 2, 4, 8].map(|concurrency| tried(concurrency, 50, 0.1));
+        check(&all, "the end of the range is reached: concurrency 8 keeps the thresholds");
+        check(&[Row { summary: None, ..tried(1, 0, 0.1) }], "broken off: no load was tried");
+        assert!(searches(&[Row { point: point(), ..tried(1, 50, 0.1) }]).is_empty());
+    }
+
+    #[test]
+    fn a_limit_of_the_client_is_not_passed_off_as_the_servers() {
+        let rows = [tried(1, 50, 0.1), tried(2, 60, 0.1), tried(4, 300, 0.1), tried(3, 200, 0.95)];
+        let text = searches(&rows)[0].to_string();
+        assert!(text.ends_with("so this may be its limit and not the server's"), "{text}");
+    }
 }
