@@ -113,9 +113,7 @@ impl Connection {
     ) -> Result<End, ClosedByServer> {
         match self {
             Self::Http(connection) => connection.exchange(request, clock, seen, heard_ns).await,
-            Self::Grpc(connection) => {
-                Ok(connection.exchange(&route.path, request.clone(), seen, heard_ns).await)
-            }
+            Self::Grpc(connection) => Ok(connection.exchange(&route.path, request.clone(), seen, heard_ns).await),
         }
     }
 }

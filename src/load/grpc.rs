@@ -223,10 +223,7 @@ fn refusal(response: &http::Response<RecvStream>) -> Option<Status> {
 ///
 /// What `look` waits for can only come out of the connection, which wakes this task; a wake-up of its own would let the
 /// task run twice for each chunk.
-async fn driven<T>(
-    transport: &mut Transport,
-    mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> Result<T, Broken> {
+async fn driven<T>(transport: &mut Transport, mut look: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, Broken> {
     poll_fn(|context| {
         let ended = Pin::new(&mut *transport).poll(context);
         match (look(&mut Context::from_waker(Waker::noop())), ended) {

@@ -112,7 +112,8 @@ async fn bad_json_fails_the_request() {
 
 #[tokio::test]
 async fn text_that_is_not_utf8_fails_the_request_but_its_end_may_be_half_a_character() {
-    for (chunks, right) in [([&b"a\xffb"[..], b"c"], false), ([b"a\xe4\xbd", b"b"], false), ([b"a", b"\xe4\xbd"], true)] {
+    for (chunks, right) in [([&b"a\xffb"[..], b"c"], false), ([b"a\xe4\xbd", b"b"], false), ([b"a", b"\xe4\xbd"], true)]
+    {
         let mut chunks: Vec<Vec<u8>> =
             chunks.map(|text| [b"data: {\"choices\":[{\"text\":\"", text, b"\"}]}\n\n"].concat()).into();
         chunks.push(DONE.into());
