@@ -5,13 +5,18 @@
 #
 # The server is PyPI's nvidia-pytriton. A Python backend named `tensorrtllm` answers for the engine, so that the model
 # repository which benchrun renders loads unchanged; TensorRT-LLM's scripts and Python models have stand-ins.
+# Exit status 69: this machine has no such Python, or reaches no package index.
 set -euo pipefail
+unavailable() { echo "setup.sh: $1" >&2; exit 69; }
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "${1:-.triton-cpu}"
 folder=$(cd "${1:-.triton-cpu}" && pwd)
 
-[ -x "$folder/venv/bin/python3" ] || python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet nvidia-pytriton==0.7.0 tokenizers
+python3 -c 'import ensurepip, sys, venv; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 13))' ||
+    unavailable "there is no python3 of version 3.8 to 3.13 with venv and ensurepip"
+[ -x "$folder/venv/bin/pip" ] || python3 -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet nvidia-pytriton==0.7.0 tokenizers ||
+    unavailable "pip could not install nvidia-pytriton 0.7.0 and tokenizers"
 
 paths() { "$folder/venv/bin/python3" -c "import sysconfig; print($1)"; }
 site=$(paths 'sysconfig.get_paths()["purelib"]')
@@ -33,6 +38,8 @@ for model in ensemble tensorrt_llm tensorrt_llm_bls; do
 done
 # Nothing asks for it here, but a repository is loaded whole.
 cp "$here/tensorrt_llm_bls.py" "$folder/all_models/inflight_batcher_llm/tensorrt_llm_bls/1/model.py"
+mkdir -p "$folder/all_models/llmapi/tensorrt_llm/1"
+cp "$here/llmapi.py" "$folder/all_models/llmapi/tensorrt_llm/1/model.py"
 for family in qwen models/core/qwen; do
     cp "$here/convert_checkpoint.py" "$folder/examples/$family/"
 done

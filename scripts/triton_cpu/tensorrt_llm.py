@@ -65,6 +65,10 @@ class TritonPythonModel:
                 tensor = pb_utils.get_input_tensor_by_name(request, name)
                 return default if tensor is None else tensor.as_numpy().reshape(-1)[0]
 
+            if inputs("stop", False):
+                # What it would end has ended: llm_perf.py asks for it behind each answer.
+                request.get_response_sender().send(flags=FINAL)
+                continue
             sequence = Sequence(request, inputs, self.exclude_input)
             if sequence.stream and not self.decoupled:
                 error = pb_utils.TritonError("Streaming is only supported if model is deployed using decoupled mode.")

@@ -9,7 +9,7 @@ mod scalar;
 mod secret;
 mod text;
 
-pub use file::{append_line, disk_full_hint, write_atomically};
+pub use file::{PartFile, append_line, disk_full_hint, write_atomically};
 pub use hash::{Digest, sha256_file};
 pub use id::{CellId, RunId, StepKey};
 pub use scalar::Scalar;

@@ -69,6 +69,9 @@ fn report_to(outcome: &RunOutcome, output: &mut Output) -> Result<Exit, Failure>
     for (step, error) in &outcome.failures {
         output.remark(&format!("failed: {step}: {}", error.replace('\n', "\n  ")));
     }
+    for found in report::searches(&outcome.rows).iter().filter(|found| !found.has_failed()) {
+        output.remark(&format!("search: {} {}: {found}", found.cell(), found.phase()));
+    }
     for (point, miss) in &outcome.misses {
         output.remark(&format!("threshold missed: {point}: {miss}"));
     }

@@ -136,13 +136,13 @@ impl From<Kind> for StepKind {
 #[derive(Args, Debug)]
 pub(super) struct BenchArgs {
     /// The server: `http://127.0.0.1:8000`, or `127.0.0.1:8001`.
-    #[arg(short = 'u', long)]
+    #[arg(short = 'u', long, alias = "uri", default_value = "localhost:8001")]
     pub url: String,
     /// How requests travel.
-    #[arg(short = 'i', long = "protocol", value_enum, default_value_t = Wire::Grpc)]
+    #[arg(short = 'i', long = "protocol", value_enum, ignore_case = true, default_value_t = Wire::Grpc)]
     pub protocol: Wire,
     /// The model's name on the server.
-    #[arg(short = 'm', long)]
+    #[arg(short = 'm', long, alias = "triton-model", default_value = "ensemble")]
     pub model: String,
     /// The server's Prometheus metrics, to put its own figures beside: `http://127.0.0.1:8000/metrics`.
     #[arg(long, value_name = "URL")]
@@ -150,6 +150,9 @@ pub(super) struct BenchArgs {
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
+    /// Pause between two load points.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
+    pub measurement_interval: u32,
     /// Folder with the model's `tokenizer.json`: for synthetic prompts, and where the server does not count tokens.
     #[arg(long, value_name = "DIR")]
     pub tokenizer_path: Option<PathBuf>,

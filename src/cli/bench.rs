@@ -1,10 +1,14 @@
-use std::fs;
+//! `benchrun bench`: load on a server that is up, without a manifest.
+
+mod profile_export;
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indexmap::IndexMap;
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{BenchArgs, Wire};
@@ -14,15 +18,16 @@ use super::output::{Output, color, width};
 use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
 use crate::event::Event;
-use crate::load::{self, CutOff, LoadJob, RecordSink, Target};
+use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink, Target};
 use crate::observe::{Observation, Sent, Watch};
-use crate::record::{PointRecord, PointStatus, RequestKind, RequestRecord};
+use crate::record::{PointRecord, PointStatus, RequestError, RequestKind, RequestRecord, ServerFacts};
 use crate::report::{self, Row};
 use crate::spec::{
     Arrival, Data, LoadPoint, Output as Length, OutputMode, OutputTokens, PromptFile, Protocol, Sampling, Volume,
 };
 use crate::store::{EventLog, RunFolder, Runs};
 use crate::workload::{self, AnswerLengths, Source, Tokenizer, Workload};
+use profile_export::ProfileExport;
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
@@ -35,11 +40,14 @@ pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Resu
     let source = source(&args)?;
     args.concurrency.sort_unstable();
     args.concurrency.dedup();
-    let run = Runs::of_home(home).create(NAME, None)?;
     let began = Instant::now();
-    let mut log = EventLog::create(&run)?;
     let cancel = CancellationToken::new();
-    let mut bench = Bench { args, tokenizer, source, run, rows: Vec::new(), export: Vec::new() };
+    let path = args.profile_export_file.as_deref();
+    let export = path.map(|path| ProfileExport::create(path, protocol(args.protocol))).transpose();
+    let export = export.map_err(|source| args.export_failed(source))?;
+    let run = Runs::of_home(home).create(NAME, None)?;
+    let mut log = EventLog::create(&run)?;
+    let mut bench = Bench { args, tokenizer, source, run, rows: Vec::new(), export };
     let interrupted = block_on(async {
         let _signals = signals::listen(&cancel);
         bench.measure_all(output, &cancel).await
@@ -47,7 +55,7 @@ pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Resu
     // What was measured is shown and kept, also when a later load point went wrong.
     output.line(report::table(&bench.rows, width(), color()).trim_end())?;
     output.remark(&format!("\nresults: {}", bench.run.path.join("results.csv").display()));
-    bench.export()?;
+    bench.finish_export()?;
     let failed = bench.rows.iter().filter(|row| row.point.status == PointStatus::Failed).count();
     log.append(Event::RunFinished {
         ok: (bench.rows.len() - failed) as u64,
@@ -91,14 +99,17 @@ struct Bench {
     source: Option<Source>,
     run: RunFolder,
     rows: Vec<Row>,
-    /// One experiment a load point, for the profile export.
-    export: Vec<Value>,
+    export: Option<ProfileExport>,
 }
 
 impl Bench {
     /// `true` when interrupted.
     async fn measure_all(&mut self, output: &mut Output, cancel: &CancellationToken) -> Result<bool, Failure> {
-        for concurrency in self.args.concurrency.clone() {
+        let pause = Duration::from_secs(self.args.measurement_interval.into());
+        for (index, concurrency) in self.args.concurrency.clone().into_iter().enumerate() {
+            if index > 0 && cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(true);
+            }
             let point = self.point(concurrency);
             let workload = self.workload(&point)?;
             output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
@@ -111,18 +122,12 @@ impl Bench {
 
     fn point(&self, concurrency: u32) -> LoadPoint {
         let args = &self.args;
-        let protocol = match args.protocol {
-            Wire::Grpc => Protocol::TritonGrpc,
-            Wire::Http => Protocol::TritonGenerate,
-            Wire::HttpStream => Protocol::TritonGenerateStream,
-            Wire::Openai => Protocol::OpenaiCompletions,
-            Wire::OpenaiChat => Protocol::OpenaiChat,
-        };
         let all = self.source.as_ref().map_or(0, Source::requests);
         let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
         LoadPoint {
             phase: NAME.to_owned(),
-            protocol,
+            method: None,
+            protocol: protocol(args.protocol),
             streaming: true,
             data: data(args),
             output: Length { mode, tokens: OutputTokens::fixed(args.max_tokens) },
@@ -155,22 +160,47 @@ impl Bench {
         output: &mut Output,
         cancel: &CancellationToken,
     ) -> Result<bool, Failure> {
-        let cell = CellId::new("server".to_owned());
-        let folder = self.run.point(&cell, NAME, &point.arrival.label());
+        let folder = self.run.point(&server_cell(), NAME, &point.arrival.label());
         fs::create_dir_all(&folder).map_err(|source| Failure::File {
             doing: "create",
             path: folder.clone(),
             source,
         })?;
         let records = folder.join("requests.jsonl");
-        let base_url = with_scheme(&self.args.url);
-        let hash = workload.hash(point);
+        let observation = self.observe(&folder).await;
+        let warmup = observation.marker(point.warmup_requests);
         let job = LoadJob {
-            target: Target { protocol: point.protocol, base_url, model: self.args.model.clone() },
+            target: Target {
+                protocol: point.protocol,
+                base_url: with_scheme(&self.args.url),
+                model: self.args.model.clone(),
+            },
             point: point.clone(),
-            workload,
+            workload: workload.clone(),
             tokenizer: self.tokenizer.clone(),
         };
+        let zero_ns = now_ns();
+        let ran = load::run(job, RecordSink::create(&records)?, move |requests| warmup.ended(requests), cancel.clone())
+            .await?;
+        observation.load_ended();
+        let read = |source| Failure::File { doing: "read", path: records.clone(), source };
+        let answers = Answers::read(&records).map_err(read)?;
+        let (server, complaints) = observation.finish(&answers.sent).await;
+        for complaint in complaints {
+            output.remark(&format!("warning: {complaint}"));
+        }
+        if let Some(export) = &mut self.export {
+            let requests = read_records(&records).map_err(read)?;
+            export
+                .add(point, &workload.prompts, zero_ns, requests)
+                .map_err(|source| self.args.export_failed(source))?;
+        }
+        let cut_off = ran.cut_off;
+        self.keep(&folder, &self.record(point, &answers, ran, server, workload.hash(point)))?;
+        Ok(cut_off == Some(CutOff::Cancelled))
+    }
+
+    async fn observe(&self, folder: &Path) -> Observation {
         let observation = Observation::start(Watch {
             metrics_url: self.args.metrics_url.as_deref().map(with_scheme),
             pause: METRICS_PAUSE,
@@ -179,34 +209,25 @@ impl Bench {
             processes: None,
             gpus: Vec::new(),
         });
-        let observation = observation.await;
-        let warmup = observation.marker(point.warmup_requests);
-        let progress = move |requests| warmup.ended(requests);
-        let ran = load::run(job, RecordSink::create(&records)?, progress, cancel.clone()).await?;
-        observation.load_ended();
-        let requests = read_records(&records)?;
-        let mut sent = Sent::default();
-        for record in &requests {
-            sent.add(record);
-        }
-        let (server, complaints) = observation.finish(&sent).await;
-        for complaint in complaints {
-            output.remark(&format!("warning: {complaint}"));
-        }
-        let good = requests.iter().any(|record| record.kind == RequestKind::Measure && record.error.is_none());
-        let first_error = requests.iter().find_map(|record| record.error.as_ref());
-        let reason = match ran.cut_off {
-            Some(CutOff::Cancelled) => Some("interrupted".to_owned()),
-            Some(CutOff::PointTimeout) => Some("cut off after a day".to_owned()),
-            None if good => None,
-            None => Some(first_error.map_or_else(String::new, |error| format!("{}: {}", error.kind, error.message))),
-        };
-        let record = PointRecord {
+        observation.await
+    }
+
+    fn record(
+        &self,
+        point: &LoadPoint,
+        answers: &Answers,
+        ran: PointRun,
+        server: ServerFacts,
+        workload: String,
+    ) -> PointRecord {
+        let reason = answers.reason(ran.cut_off);
+        PointRecord {
             order: self.rows.len() as u64,
-            cell,
+            cell: server_cell(),
             engine: "endpoint".to_owned(),
             axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
             phase: NAME.to_owned(),
+            method: point.method,
             load_point: point.arrival.label(),
             protocol: point.protocol,
             arrival: point.arrival.name().to_owned(),
@@ -215,36 +236,91 @@ impl Bench {
             constant_load: point.arrival.is_constant(),
             slo: None,
             round: 1,
+            series: None,
             status: if reason.is_none() { PointStatus::Ok } else { PointStatus::Failed },
             reason,
             measured_in: Some(self.run.id.clone()),
-            workload: Some(hash),
+            workload: Some(workload),
             client: ran.client,
             server,
-        };
-        let path = folder.join("point.json");
-        let text = serde_json::to_vec_pretty(&record).expect("records are plain data");
-        write_atomically(&path, &text).map_err(|source| Failure::File { doing: "write", path, source })?;
-        self.rows.push(report::read_point(&self.run.id, &folder)?);
-        self.export.push(experiment(point, &requests));
-        report::save(&self.run.id, &self.rows, &self.run.path)?;
-        Ok(ran.cut_off == Some(CutOff::Cancelled))
+        }
     }
 
-    /// Writes what `perf_analyzer --profile-export-file` writes, as far as other tools read it.
-    fn export(&self) -> Result<(), Failure> {
-        let Some(path) = &self.args.profile_export_file else { return Ok(()) };
-        let service = match self.args.protocol {
-            Wire::Grpc | Wire::Http | Wire::HttpStream => "triton",
-            Wire::Openai | Wire::OpenaiChat => "openai",
-        };
-        let version = env!("CARGO_PKG_VERSION");
-        let export = json!({"experiments": self.export, "version": version, "service_kind": service, "endpoint": ""});
-        write_atomically(path, export.to_string().as_bytes()).map_err(|source| Failure::File {
-            doing: "write",
-            path: path.clone(),
-            source,
-        })
+    /// Writes what is known of a load point besides its requests, and the results anew.
+    fn keep(&mut self, folder: &Path, record: &PointRecord) -> Result<(), Failure> {
+        let path = folder.join("point.json");
+        let text = serde_json::to_vec_pretty(record).expect("records are plain data");
+        write_atomically(&path, &text).map_err(|source| Failure::File { doing: "write", path, source })?;
+        self.rows.push(report::read_point(&self.run.id, folder)?);
+        Ok(report::save(&self.run.id, &self.rows, &self.run.path)?)
+    }
+
+    fn finish_export(&mut self) -> Result<(), Failure> {
+        match self.export.take() {
+            Some(export) => export.finish().map_err(|source| self.args.export_failed(source)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl BenchArgs {
+    fn export_failed(&self, source: io::Error) -> Failure {
+        Failure::File { doing: "write", path: self.profile_export_file.clone().unwrap_or_default(), source }
+    }
+}
+
+/// How the requests of a load point ended.
+#[derive(Default)]
+struct Answers {
+    sent: Sent,
+    any_good: bool,
+    first_error: Option<RequestError>,
+}
+
+impl Answers {
+    fn read(records: &Path) -> io::Result<Self> {
+        let mut answers = Self::default();
+        for record in read_records(records)? {
+            let record = record?;
+            answers.sent.add(&record);
+            answers.any_good |= record.kind == RequestKind::Measure && record.error.is_none();
+            answers.first_error = answers.first_error.or(record.error);
+        }
+        Ok(answers)
+    }
+
+    /// Why the load point failed, if it did.
+    fn reason(&self, cut_off: Option<CutOff>) -> Option<String> {
+        match cut_off {
+            Some(CutOff::Cancelled) => Some("interrupted".to_owned()),
+            Some(CutOff::PointTimeout) => Some("cut off after a day".to_owned()),
+            None if self.any_good => None,
+            None => Some(
+                self.first_error
+                    .as_ref()
+                    .map_or_else(String::new, |error| format!("{}: {}", error.kind, error.message)),
+            ),
+        }
+    }
+}
+
+fn read_records(path: &Path) -> io::Result<impl Iterator<Item = io::Result<RequestRecord>>> {
+    let lines = BufReader::new(File::open(path)?).lines();
+    Ok(lines.map(|line| Ok(serde_json::from_str(&line?)?)))
+}
+
+/// There is one server, and nothing is known of its settings.
+fn server_cell() -> CellId {
+    CellId::new("server".to_owned())
+}
+
+fn protocol(wire: Wire) -> Protocol {
+    match wire {
+        Wire::Grpc => Protocol::TritonGrpc,
+        Wire::Http => Protocol::TritonGenerate,
+        Wire::HttpStream => Protocol::TritonGenerateStream,
+        Wire::Openai => Protocol::OpenaiCompletions,
+        Wire::OpenaiChat => Protocol::OpenaiChat,
     }
 }
 
@@ -259,26 +335,8 @@ fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
-fn read_records(path: &Path) -> Result<Vec<RequestRecord>, Failure> {
-    let text =
-        fs::read_to_string(path).map_err(|source| Failure::File { doing: "read", path: path.to_owned(), source })?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-}
-
-/// Times are nanoseconds since the load point began: one clock, as the readers of these files need it.
-fn experiment(point: &LoadPoint, requests: &[RequestRecord]) -> Value {
-    let measured = requests.iter().filter(|record| record.kind == RequestKind::Measure && record.error.is_none());
-    let requests: Vec<Value> = measured
-        .map(|record| {
-            json!({
-                "timestamp": record.sent_ns,
-                "request_inputs": {"max_tokens": point.output.tokens.number()},
-                "response_timestamps": record.chunk_ns,
-                "response_outputs": [{"text_output": record.output_text}],
-            })
-        })
-        .collect();
-    json!({
-        "experiment": {"mode": "concurrency", "value": point.arrival.concurrency()}, "requests": requests, "window_boundaries": [],
-    })
+/// Nanoseconds since 1970.
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -45,10 +45,13 @@ fn surroundings(base: &RunFolder, new: &RunFolder) -> Vec<String> {
             notes.push(format!("another host: {name} was {}, is {}", text(before), text(now)));
         }
     }
-    for (name, now) in &new.programs {
-        match base.programs.get(name) {
-            Some(before) if before != now => notes.push(format!("{name} was {before}, is {now}")),
-            Some(_) | None => {}
+    for (label, engine) in &new.engines {
+        let Some(before) = base.engines.get(label) else { continue };
+        for (name, now) in &engine.programs {
+            match before.programs.get(name) {
+                Some(before) if before != now => notes.push(format!("{name} was {before}, is {now}")),
+                Some(_) | None => {}
+            }
         }
     }
     if base.benchrun != new.benchrun {

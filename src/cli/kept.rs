@@ -117,10 +117,12 @@ fn keys_of_runs(runs: &Runs) -> Result<HashSet<String>, Failure> {
     let mut keys = HashSet::new();
     for run in runs.folders()? {
         let plan = fs::read(run.join("plan.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        for list in plan.iter().flat_map(|plan| [&plan["steps"], &plan["points"]]) {
-            keys.extend(
-                list.as_array().into_iter().flatten().filter_map(|step| Some(step["key"].as_str()?.to_owned())),
-            );
+        let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
+        if let Some(plan) = plan {
+            let planned = items(&plan["steps"]).into_iter().chain(items(&plan["points"]));
+            let planned = planned.map(|mut step| step["key"].take());
+            let possible = items(&plan["series"]).into_iter().flat_map(|series| items(&series["possible"]));
+            keys.extend(planned.chain(possible).filter_map(|key| Some(key.as_str()?.to_owned())));
         }
     }
     Ok(keys)

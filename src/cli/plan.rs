@@ -11,7 +11,8 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::event::StepKind;
 use crate::exec::{self, Prepared, Purpose, Request};
-use crate::plan::{CellState, Change, Plan, PointState, State, Step};
+use crate::plan::{CellState, Change, Plan, PlanEngine, PlannedSeries, PointState, State, Step};
+use crate::spec::Series;
 
 pub(super) fn run(args: &PlanArgs, home: PathBuf, output: &mut Output) -> Result<Exit, Failure> {
     let prepared = prepare(args.manifest.clone(), home, args.only.clone())?;
@@ -42,7 +43,14 @@ pub(super) fn prepare(manifest: PathBuf, home: PathBuf, only: Option<String>) ->
 fn text(plan: &Plan) -> String {
     let mut text = String::new();
     let summary = plan.summary();
-    let _ = writeln!(text, "{}: engine {} {}", plan.name, plan.engine, plan.engine_version);
+    let engines: Vec<String> = plan.engines.iter().map(engine_text).collect();
+    let _ = writeln!(
+        text,
+        "{}: {} {}",
+        plan.name,
+        if engines.len() > 1 { "engines" } else { "engine" },
+        engines.join(", ")
+    );
     let _ = writeln!(text, "\ncells ({})", summary.cells);
     for cell in &plan.cells {
         let _ = match &cell.state {
@@ -50,7 +58,8 @@ fn text(plan: &Plan) -> String {
                 let work = plan.points[cell.points.clone()].iter().filter(|point| point.has_work()).count();
                 let gpus =
                     if cell.gpus > 0 { format!(", {}", plural(cell.gpus as usize, "GPU")) } else { String::new() };
-                let points = plural(cell.points.len(), "load point");
+                let planned = plan.points[cell.points.clone()].iter().filter(|point| point.is_planned()).count();
+                let points = plural(planned, "load point");
                 writeln!(text, "  {}  {points}, {work} to measure{gpus}", cell.id)
             }
             CellState::Excluded { because } => writeln!(text, "  {}  excluded: {because}", cell.id),
@@ -89,15 +98,20 @@ fn text(plan: &Plan) -> String {
     text
 }
 
+/// `vllm 0.32.0`, or `eager (vllm 0.32.0)` for one that the manifest calls otherwise.
+fn engine_text(PlanEngine { label, recipe, version }: &PlanEngine) -> String {
+    if label == recipe { format!("{recipe} {version}") } else { format!("{label} ({recipe} {version})") }
+}
+
 /// The load points of a server, those of one phase in the same state together.
 fn write_points(text: &mut String, plan: &Plan, server: usize) {
     let mut groups: Vec<(String, String, String)> = Vec::new();
-    for (_, point) in plan.points_of(server) {
+    for (_, point) in plan.points_of(server).filter(|(_, point)| point.series.is_none()) {
         let state = match &point.state {
             PointState::Planned { state, .. } => state_text(state),
             PointState::Unsupported { because } => format!("unsupported: {because}"),
             PointState::Excluded { because } => format!("excluded: {because}"),
-            PointState::NotChosen => continue,
+            PointState::Possible { .. } | PointState::NotChosen => continue,
         };
         let phase = format!("{} {}", plan.cells[point.cell].id, point.load.phase);
         match groups.last_mut() {
@@ -111,6 +125,39 @@ fn write_points(text: &mut String, plan: &Plan, server: usize) {
     for (phase, names, state) in groups {
         let _ = writeln!(text, "    {phase} {names}  {state}");
     }
+    for series in plan.series.iter().filter(|series| plan.server_of(&plan.points[series.points.start]) == Some(server))
+    {
+        write_series(text, plan, series);
+    }
+}
+
+/// What a series is, and how far it is.
+fn write_series(text: &mut String, plan: &Plan, series: &PlannedSeries) {
+    let points = &plan.points[series.points.clone()];
+    let (cell, phase) = (&plan.cells[points[0].cell].id, &points[0].load.phase);
+    let of = match series.rule.as_ref() {
+        Series::Search(_) => String::new(),
+        Series::Until(_) => format!("{} ", points[0].name),
+    };
+    let cached = points.iter().filter(|point| point.is_planned() && !point.has_work()).count();
+    let next = points.iter().find_map(|point| match &point.state {
+        PointState::Planned { state, .. } if state.has_work() => Some((&point.name, state)),
+        PointState::Planned { .. }
+        | PointState::Possible { .. }
+        | PointState::Unsupported { .. }
+        | PointState::Excluded { .. }
+        | PointState::NotChosen => None,
+    });
+    let _ = match next {
+        None => writeln!(text, "    {cell} {phase} {of}{}  cached: {cached} measured", series.rule),
+        Some((name, state)) if cached == 0 => {
+            writeln!(text, "    {cell} {phase} {of}{}, first {name}  {}", series.rule, state_text(state))
+        }
+        Some((name, state)) => {
+            let state = state_text(state);
+            writeln!(text, "    {cell} {phase} {of}{}, {cached} cached, next {name}  {state}", series.rule)
+        }
+    };
 }
 
 /// `cached`, `run`, or `stale because precision changed from fp16 to int8_wo`.

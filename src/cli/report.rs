@@ -13,8 +13,14 @@ pub(super) fn run(args: &ReportArgs, home: &Path, output: &mut Output) -> Result
     let rows = report::read_run(&run.id, &run.path)?;
     report::save(&run.id, &rows, &run.path)?;
     report::save_rounds(&run.id, &rows, &run.path)?;
+    report::save_searches(&run.id, &rows, &run.path)?;
     match args.format {
-        ReportFormat::Table => output.line(report::table(&rows, width(), color()).trim_end())?,
+        ReportFormat::Table => {
+            output.line(report::table(&rows, width(), color()).trim_end())?;
+            for found in report::searches(&rows) {
+                output.line(&format!("search: {} {}: {found}", found.cell(), found.phase()))?;
+            }
+        }
         ReportFormat::Csv => {
             let mut text = Vec::new();
             report::write_csv(&rows, &mut text)?;

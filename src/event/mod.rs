@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::{CellId, StepKey};
+use crate::spec::{SearchEnd, Searched};
 
 /// One line of `events.jsonl`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -130,6 +131,32 @@ pub enum Event {
         seconds: f64,
         #[serde(flatten)]
         outcome: Outcome,
+    },
+    /// A search needs no further try.
+    SearchEnded {
+        cell: CellId,
+        phase: String,
+        of: Searched,
+        end: SearchEnd,
+        /// The highest load that kept the thresholds.
+        limit: Option<f64>,
+        /// The lowest that did not.
+        missed_at: Option<f64>,
+        tries: u64,
+        /// Seconds under load, warm-up included.
+        load_s: f64,
+    },
+    /// The rounds of a load point agree, or there are to be no more of them.
+    RoundsEnded {
+        cell: CellId,
+        phase: String,
+        /// Without the round: `c4`.
+        point: String,
+        rounds: u64,
+        /// The largest (half of the 95 % interval / mean) of the figures that count.
+        half_width: Option<f64>,
+        /// They agree as closely as was asked for.
+        enough: bool,
     },
     /// Something a reader of the results should know; said once.
     Warning {

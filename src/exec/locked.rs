@@ -3,10 +3,11 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
+use super::engines::PreparedEngine;
 use super::models::Origin;
 use super::{PrepareError, Prepared};
 use crate::base::Scalar;
-use crate::manifest::{Locked, LockedModel, Manifest, Model, to_yaml};
+use crate::manifest::{Locked, LockedEngine, LockedModel, Manifest, Model, to_yaml};
 
 /// Refuses a machine on which something is not what the lock says.
 pub(super) fn check(lock: &Locked, prepared: &Prepared) -> Result<(), PrepareError> {
@@ -16,10 +17,13 @@ pub(super) fn check(lock: &Locked, prepared: &Prepared) -> Result<(), PrepareErr
         }
         Err(PrepareError::NotAsLocked { what, locked: locked.to_owned(), now: now.to_owned() })
     };
-    compare("recipe".to_owned(), &lock.recipe, &prepared.recipe.digest())?;
-    for (name, version) in &lock.programs {
-        let now = prepared.programs.get(name).map_or("not found", |program| &program.version);
-        compare(format!("version of {name}"), version, now)?;
+    for engine in prepared.engines.iter().filter(|engine| engine.is_wanted) {
+        let Some(locked) = lock.engines.get(&engine.label) else { continue };
+        compare(format!("recipe of {}", engine.label), &locked.recipe, &engine.recipe.digest())?;
+        for (name, version) in &locked.programs {
+            let now = engine.programs.get(name).map_or("not found", |program| &program.version);
+            compare(format!("version of {name}"), version, now)?;
+        }
     }
     for (name, model) in &lock.models {
         if let Some(crate::plan::ModelIdentity::Path { files }) = prepared.models.get(name).map(|model| &model.identity)
@@ -45,19 +49,17 @@ pub(super) struct Resolved {
 pub(super) fn lock_text(prepared: &Prepared, resolved: &Resolved) -> String {
     let mut manifest = prepared.document.value.clone();
     make_paths_absolute(&mut manifest, &prepared.base);
-    manifest.engine.version = Some(prepared.plan.engine_version.clone());
+    let said = manifest.engine.iter_mut().chain(manifest.engines.values_mut());
+    said.zip(&prepared.plan.engines).for_each(|(said, engine)| said.version = Some(engine.version.clone()));
+    let wanted = prepared.engines.iter().filter(|engine| engine.is_wanted);
     let mut locked = Locked {
         benchrun: env!("CARGO_PKG_VERSION").to_owned(),
         only: prepared.only.clone(),
-        recipe: prepared.recipe.digest(),
+        engines: wanted.map(|engine| (engine.label.clone(), locked_engine(engine))).collect(),
         workloads: resolved.workloads.clone(),
         host: host(),
         ..Locked::default()
     };
-    for (name, program) in &prepared.programs {
-        locked.programs.insert(name.clone(), program.version.clone());
-    }
-    locked.packages = prepared.venv.as_ref().map(|venv| venv.pins().clone()).unwrap_or_default();
     for (name, model) in &prepared.models {
         let commit = match &model.origin {
             Origin::Hub { pinned, .. } => pinned.as_ref().map(|pinned| pinned.commit.clone()),
@@ -71,6 +73,15 @@ pub(super) fn lock_text(prepared: &Prepared, resolved: &Resolved) -> String {
     to_yaml(&manifest)
 }
 
+fn locked_engine(engine: &PreparedEngine) -> LockedEngine {
+    let programs = engine.programs.iter().map(|(name, program)| (name.clone(), program.version.clone()));
+    LockedEngine {
+        recipe: engine.recipe.digest(),
+        programs: programs.collect(),
+        packages: engine.venv.as_ref().map(|venv| venv.pins().clone()).unwrap_or_default(),
+    }
+}
+
 /// A lock lies in the run's folder, where the manifest's relative paths would mean something else.
 fn make_paths_absolute(manifest: &mut Manifest, base: &Path) {
     let absolute =
@@ -80,8 +91,10 @@ fn make_paths_absolute(manifest: &mut Manifest, base: &Path) {
             absolute(path);
         }
     }
-    manifest.engine.recipes.iter_mut().for_each(absolute);
-    manifest.engine.programs.values_mut().filter(|program| program.components().count() > 1).for_each(absolute);
+    for engine in manifest.engine.iter_mut().chain(manifest.engines.values_mut()) {
+        engine.recipes.iter_mut().for_each(absolute);
+        engine.programs.values_mut().filter(|program| program.components().count() > 1).for_each(absolute);
+    }
     for phase in manifest.benchmarks.values_mut() {
         phase.data.path_mut().into_iter().for_each(absolute);
     }

@@ -6,6 +6,7 @@
 //! **Invariant:** a measurement has the host to itself, and no server outlives the step that started it.
 
 mod container;
+mod engines;
 mod error;
 mod gpus;
 mod history;

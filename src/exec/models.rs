@@ -1,10 +1,15 @@
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future;
+use tokio::sync::Mutex;
 
 use super::PrepareError;
-use crate::hub::{Hub, HubSettings, Pinned};
+use crate::hub::{Hub, HubSettings, Patience, Pinned};
 use crate::manifest::{HfModel, Locked, Manifest, Model};
 use crate::plan::ModelIdentity;
 use crate::store::FileHashes;
@@ -41,18 +46,25 @@ pub(super) async fn resolve(
     store: &Path,
     unpinned: Unpinned,
 ) -> Result<BTreeMap<String, ResolvedModel>, PrepareError> {
-    let mut resolved = BTreeMap::new();
-    let mut hub = None;
-    for (name, model) in manifest.models.iter().filter(|(name, _)| wanted.contains(*name)) {
+    let hub = OnceCell::new();
+    // What is known of files' hashes has one writer at a time.
+    let hashing = Mutex::new(());
+    let one = async |(name, model): (&String, &Model)| {
         let model = match model {
             Model::Hf(model) => {
-                let hub = match &hub {
+                let hub = match hub.get() {
                     Some(hub) => hub,
-                    None => hub.insert(Hub::new(hub_settings(unpinned)).map_err(|source| hub_error(name, source))?),
+                    None => {
+                        let new = Hub::new(hub_settings(unpinned)).map_err(|source| hub_error(name, source))?;
+                        hub.get_or_init(|| new)
+                    }
                 };
                 hf(name, model, manifest.locked.as_ref(), hub, unpinned).await?
             }
-            Model::Path(path) => folder(name, base.join(path), store.to_owned()).await?,
+            Model::Path(path) => {
+                let _alone = hashing.lock().await;
+                folder(name, base.join(path), store.to_owned()).await?
+            }
             Model::Package(package) => {
                 let (requirement, files) = (package.requirement.clone(), package.files.clone());
                 ResolvedModel {
@@ -66,16 +78,19 @@ pub(super) async fn resolve(
                 ResolvedModel { identity, origin: Origin::Dummy { seed } }
             }
         };
-        resolved.insert(name.clone(), model);
-    }
-    Ok(resolved)
+        Ok((name.clone(), model))
+    };
+    let wanted = manifest.models.iter().filter(|(name, _)| wanted.contains(*name));
+    // In turn but for the waiting: a hub answers several questions at a time.
+    future::join_all(wanted.map(one)).await.into_iter().collect()
 }
 
 /// Somebody who only looks does not want to wait for a hub that is not there.
 fn hub_settings(unpinned: Unpinned) -> HubSettings {
     let mut settings = HubSettings::from_env();
     if unpinned == Unpinned::Tolerate {
-        settings.patience.attempts = 1;
+        let soon = Duration::from_secs(3);
+        settings.patience = Patience { attempts: 1, connect: soon, stall: soon, ..settings.patience };
     }
     settings
 }

@@ -3,19 +3,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::engines::{PreparedEngine, Search, load_recipes};
 use super::models::{Origin, ResolvedModel, Unpinned, resolve};
-use super::programs::{FoundProgram, Places, ask, find};
-use super::venv::{Venv, WantedVenv};
-use super::{PrepareError, gpus, history, locked};
+use super::programs::FoundProgram;
+use super::{PrepareError, gpus, history, locked, publish};
 use crate::base::sha256_file;
 use crate::event::StepKind;
-use crate::manifest::{self, Document, Draft, KeyPath, Manifest, PhaseData, Runtime, did_you_mean};
-use crate::matrix::{Cells, Only, expand};
-use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell};
-use crate::recipe::{LoadedRecipe, Part, RecipeError, RecipeFiles};
+use crate::manifest::{self, Document, Manifest, PhaseData, Runtime};
+use crate::matrix::{Cells, MatrixError, Only, expand};
+use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell, Step};
+use crate::recipe::{LoadedRecipe, Part, RecipeError};
 use crate::spec::OutputTokens;
 use crate::store::{Runs, Store};
 use crate::workload::{AnswerLengths, Source, WorkloadError};
@@ -53,14 +52,12 @@ pub struct Prepared {
     pub base: PathBuf,
     /// Which cells were chosen, as `--only` says it.
     pub(super) only: Option<String>,
-    pub recipe: LoadedRecipe,
     pub plan: Plan,
     pub(super) models: BTreeMap<String, ResolvedModel>,
-    pub(super) programs: BTreeMap<String, FoundProgram>,
+    /// In the order of [`Manifest::chosen_engines`].
+    pub(super) engines: Vec<PreparedEngine>,
     /// What the phases' data files hold, by phase.
     pub(super) sources: HashMap<String, Arc<Source>>,
-    /// The environment of `runtime.venv`.
-    pub(super) venv: Option<Venv>,
     /// The PATH on which programs are looked for.
     pub(super) path: OsString,
 }
@@ -70,56 +67,66 @@ pub struct Prepared {
 /// `announce` is told of what takes minutes before it begins.
 pub async fn prepare(
     request: &Request,
-    announce: impl FnMut(&str),
+    mut announce: impl FnMut(&str),
     cancel: &CancellationToken,
 ) -> Result<Prepared, PrepareError> {
-    let (document, recipe) = read_checked(&request.manifest)?;
+    let (document, recipes) = read_checked(&request.manifest)?;
+    let manifest = &document.value;
     let base = folder_of(&request.manifest).to_owned();
-    let cells = expand(&document.value)?;
-    let only = only(request, &document.value);
+    let cells = cells_of(manifest, &recipes)?;
+    let only = only(request, manifest);
     let chosen = chosen(only.as_deref(), &cells)?;
     let store = Store::of_home(&request.home);
     let unpinned = match request.purpose {
         Purpose::Look => Unpinned::Tolerate,
         Purpose::Carry => Unpinned::Refuse,
     };
-    let wanted = models_of(&cells, &chosen);
-    let models = resolve(&document.value, &wanted, &base, store.root(), unpinned).await?;
-    let venv = venv_of(request, &document.value, &store, announce, cancel).await?;
-    let places =
-        Places { path: &request.path, venv: venv.as_ref(), chosen: &document.value.engine.programs, base: &base };
-    let programs = find(&recipe, &document.value.runtime, &places, cancel).await;
-    let asked = ask(&recipe, &document.value, &request.path, cancel).await;
-    let (sources, data_files) = read_data(&document.value, &base)?;
+    let model_names = wanted("model", &cells, &chosen);
+    let models = resolve(manifest, &model_names, &base, store.root(), unpinned);
+    let search = Search { request, manifest, base: &base, store: &store, cancel };
+    let engine_names = wanted("engine", &cells, &chosen);
+    let engines = async {
+        let mut engines = Vec::new();
+        for (engine, recipe) in manifest.chosen_engines().iter().zip(recipes) {
+            let is_wanted = manifest.engines.is_empty() || engine_names.contains(engine.label);
+            engines.push(search.engine(engine, recipe, is_wanted, &mut announce).await?);
+        }
+        Ok::<_, PrepareError>(engines)
+    };
+    let (models, engines) = match request.purpose {
+        // A hub and programs that print their versions need not wait for each other.
+        Purpose::Look => tokio::join!(models, engines),
+        // A model that is not there is known before minutes are spent on an environment.
+        Purpose::Carry => (Ok(models.await?), engines.await),
+    };
+    let (models, engines) = (models?, engines?);
+    let (sources, data_files) = read_data(manifest, &base)?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
-    let versions: BTreeMap<String, String> =
-        programs.iter().map(|(name, program)| (name.clone(), program.version.clone())).collect();
-    let history = history::collect(&store, &Runs::of_home(&request.home), &document.value.name, request.rerun.clone())?;
+    let history = history::collect(&store, &Runs::of_home(&request.home), &manifest.name, request.rerun.clone())?;
     let plan = plan::plan(Inputs {
-        manifest: &document.value,
-        recipe: &recipe,
+        manifest,
+        engines: engines.iter().zip(manifest.chosen_engines()).map(|(engine, chosen)| engine.inputs(chosen)).collect(),
         cells,
         chosen,
         models: &identities,
-        programs: &versions,
-        asked: &asked,
         data_files: &data_files,
         history: &history,
+        // What cannot be read is left to the run, which says so.
+        outcome: &|plan, number| publish::stored_row(plan, &store, number).ok()??.outcome(),
     })?;
     let path = request.path.clone();
-    let mut prepared = Prepared { document, base, only, recipe, plan, models, programs, sources, venv, path };
+    let mut prepared = Prepared { document, base, only, plan, models, engines, sources, path };
     prepared.plan.warnings.extend(prepared.remarks_on_data());
     if let Some(lock) = &prepared.document.value.locked {
         locked::check(lock, &prepared)?;
     }
     match request.purpose {
         Purpose::Carry => prepared.refuse_missing_programs()?,
-        Purpose::Look if prepared.lacks_venv() => {
-            let message = "the environment of `runtime.venv` is not made yet, so the keys here are provisional";
-            prepared.plan.warnings.push(message.to_owned());
+        Purpose::Look => {
+            prepared.warn_of_missing_venvs();
+            prepared.warn_of_missing_programs();
         }
-        Purpose::Look => prepared.warn_of_missing_programs(),
     }
     match (prepared.too_few_gpus(request.visible_gpus.as_deref()), request.purpose) {
         (Some(error), Purpose::Carry) => return Err(error),
@@ -129,69 +136,38 @@ pub async fn prepare(
     Ok(prepared)
 }
 
-/// The environment that the manifest asks for. It is made where the plan is to be carried out.
-async fn venv_of(
-    request: &Request,
-    manifest: &Manifest,
-    store: &Store,
-    mut announce: impl FnMut(&str),
-    cancel: &CancellationToken,
-) -> Result<Option<Venv>, PrepareError> {
-    let Some(wanted) = WantedVenv::of(manifest, store.root()) else { return Ok(None) };
-    if let Some(venv) = wanted.made() {
-        return Ok(Some(venv));
-    }
-    match request.purpose {
-        Purpose::Look => Ok(None),
-        Purpose::Carry => {
-            announce(&wanted.announcement());
-            Ok(Some(wanted.make(&request.path, manifest.time_limits.fetch.as_std(), cancel).await?))
-        }
-    }
-}
-
 /// Checks a manifest and its data files as far as that needs neither network nor programs; gives the number of its cells.
 pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
-    let (document, _) = read_checked(manifest)?;
-    let cells = expand(&document.value)?.cells.len();
+    let (document, recipes) = read_checked(manifest)?;
+    let cells = cells_of(&document.value, &recipes)?.cells.len();
     read_data(&document.value, folder_of(manifest))?;
     Ok(cells)
 }
 
-/// What is wrong with the manifest comes before what is wrong with the recipe.
-fn read_checked(path: &Path) -> Result<(Document<Manifest>, LoadedRecipe), PrepareError> {
+/// A manifest and the recipes of its engines. What is wrong with the manifest comes before what is wrong with a recipe.
+fn read_checked(path: &Path) -> Result<(Document<Manifest>, Vec<LoadedRecipe>), PrepareError> {
     let mut draft = manifest::draft(path)?;
-    let loaded = load_recipe(&draft, folder_of(path));
-    match &loaded {
-        Some(Ok(recipe)) => plan::check(&mut draft, recipe),
-        // Else it may follow from that: a misspelled folder of recipes, for instance.
-        Some(Err(RecipeError::Unknown { engine, known })) if !draft.is_wrong_in(&KeyPath::of_keys(&["engine"])) => {
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let hint = did_you_mean(engine, "engines", &known);
-            draft.complain(engine_name(), format!("no recipe for engine `{engine}`"), Some(hint));
-        }
-        Some(Err(_)) | None => {}
+    let loaded = load_recipes(&mut draft, folder_of(path));
+    if let Ok(Some(engines)) = &loaded {
+        plan::check(&mut draft, engines);
     }
     let document = draft.finish()?;
-    Ok((document, loaded.expect("a manifest without a mistake names its engine")?))
+    let engines = loaded?.expect("a manifest without a mistake names its engines");
+    Ok((document, engines.into_iter().map(|engine| engine.recipe).collect()))
 }
 
-fn engine_name() -> KeyPath {
-    KeyPath::of_keys(&["engine", "name"])
+fn cells_of(manifest: &Manifest, recipes: &[LoadedRecipe]) -> Result<Cells, MatrixError> {
+    let json = serde_json::to_value(manifest).expect("manifests are plain data");
+    let engines = manifest.chosen_engines();
+    let knows = |label: &str, axis: &str| {
+        let recipe = engines.iter().zip(recipes).find(|(engine, _)| engine.label == label).map(|(_, recipe)| recipe);
+        recipe.is_none_or(|recipe| plan::knows(&json, recipe, axis))
+    };
+    expand(manifest, &knows)
 }
 
 fn folder_of(manifest: &Path) -> &Path {
     manifest.parent().unwrap_or(Path::new("."))
-}
-
-/// The recipe of a manifest's engine, if it has a name that can be looked for.
-fn load_recipe(draft: &Draft, base: &Path) -> Option<Result<LoadedRecipe, RecipeError>> {
-    let manifest = draft.json();
-    let engine = manifest.pointer("/engine/name")?.as_str().filter(|_| !draft.is_wrong_in(&engine_name()))?;
-    let folder = manifest.pointer("/engine/recipes").and_then(Value::as_str).map(|folder| base.join(folder));
-    let files = RecipeFiles::find(engine, folder.as_deref())
-        .map_err(|source| RecipeError::Files { engine: engine.to_owned(), source });
-    Some(files.and_then(LoadedRecipe::load))
 }
 
 /// What a lock chose, and of that what the command line chooses.
@@ -208,11 +184,11 @@ fn chosen(only: Option<&str>, cells: &Cells) -> Result<Vec<bool>, PrepareError> 
     }
 }
 
-/// The models of the chosen cells: no other is asked for.
-fn models_of(cells: &Cells, chosen: &[bool]) -> BTreeSet<String> {
-    let model = cells.axes.iter().position(|axis| axis == "model").unwrap_or_default();
+/// The values of an axis that the chosen cells have: no other model or engine is asked for.
+fn wanted(axis: &str, cells: &Cells, chosen: &[bool]) -> BTreeSet<String> {
+    let Some(at) = cells.axes.iter().position(|name| name == axis) else { return BTreeSet::new() };
     let chosen = cells.cells.iter().zip(chosen).filter(|(cell, chosen)| **chosen && cell.excluded.is_none());
-    chosen.filter_map(|(cell, _)| cell.values[model].as_text().map(ToOwned::to_owned)).collect()
+    chosen.filter_map(|(cell, _)| cell.values[at].as_ref()?.as_text().map(ToOwned::to_owned)).collect()
 }
 
 type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
@@ -222,7 +198,9 @@ type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
 fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
     let (mut sources, mut hashes) = DataFiles::default();
     let mut read: Vec<(&PhaseData, AnswerLengths, Arc<Source>)> = Vec::new();
-    for (phase, settings) in &manifest.benchmarks {
+    let phases: Vec<_> = manifest.benchmarks.iter().map(|(name, phase)| (name, phase.with_method())).collect();
+    for (phase, settings) in &phases {
+        let phase = *phase;
         let Some(path) = settings.data.path() else { continue };
         let failed = |source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) };
         let lengths = match settings.output.tokens {
@@ -254,18 +232,29 @@ impl Prepared {
         phases.filter_map(|phase| Some(format!("phase `{phase}`: {}", self.sources.get(phase)?.remark()?))).collect()
     }
 
-    fn lacks_venv(&self) -> bool {
-        self.venv.is_none() && matches!(self.document.value.runtime, Runtime::Venv(_))
+    fn warn_of_missing_venvs(&mut self) {
+        for engine in self.engines.iter().filter(|engine| engine.lacks_venv()) {
+            let label = &engine.label;
+            let message =
+                format!("the environment of engine `{label}` is not made yet, so its keys here are provisional");
+            self.plan.warnings.push(message);
+        }
+    }
+
+    /// The engine whose recipe, programs and runtime a step has.
+    pub(super) fn engine(&self, step: &Step) -> &PreparedEngine {
+        &self.engines[step.values.engine()]
     }
 
     /// The programs that are missing, each with the first step that needs it.
-    fn missing_programs(&self) -> Vec<(String, String)> {
-        let mut missing: Vec<(String, String)> = Vec::new();
+    fn missing_programs(&self) -> Vec<(&Step, &FoundProgram, &str)> {
+        let mut missing: Vec<(&Step, &FoundProgram, &str)> = Vec::new();
         for step in self.plan.steps.iter().filter(|step| step.state.has_work()) {
             let Some(name) = &step.decided.program else { continue };
-            let absent = self.programs.get(name).is_some_and(|program| program.path.is_none());
-            if absent && !missing.iter().any(|(known, _)| known == name) {
-                missing.push((name.clone(), step.label.clone()));
+            let program = self.engine(step).programs.get(name).filter(|program| program.path.is_none());
+            let Some(program) = program.filter(|_| !self.engine(step).lacks_venv()) else { continue };
+            if !missing.iter().any(|(_, known, _)| known.name == program.name) {
+                missing.push((step, program, name));
             }
         }
         missing
@@ -274,40 +263,33 @@ impl Prepared {
     fn refuse_missing_programs(&self) -> Result<(), PrepareError> {
         match self.missing_programs().into_iter().next() {
             None => Ok(()),
-            Some((name, step)) => {
-                let hint = match self.document.value.runtime {
-                    Runtime::Host(_) | Runtime::Venv(_) => self.recipe.recipe.programs[&name].hint.clone(),
+            Some((step, program, name)) => {
+                let PreparedEngine { recipe, runtime, .. } = self.engine(step);
+                let hint = match runtime {
+                    Runtime::Host(_) | Runtime::Venv(_) => recipe.recipe.programs[name].hint.clone(),
                     Runtime::Docker(_) => Some("install Docker and NVIDIA's container toolkit".to_owned()),
                 };
-                Err(PrepareError::NoProgram { program: self.programs[&name].name.clone(), step, hint })
+                Err(PrepareError::NoProgram { program: program.name.clone(), step: step.label.clone(), hint })
             }
         }
     }
 
     fn warn_of_missing_programs(&mut self) {
-        for (name, step) in self.missing_programs() {
-            let program = self.programs[&name].name.display();
-            self.plan.warnings.push(format!("program `{program}`, which `{step}` needs, is not on this machine"));
-        }
+        let warning = |(step, program, _): (&Step, &FoundProgram, &str)| {
+            format!("program `{}`, which `{}` needs, is not on this machine", program.name.display(), step.label)
+        };
+        let warnings: Vec<String> = self.missing_programs().into_iter().map(warning).collect();
+        self.plan.warnings.extend(warnings);
     }
 
     /// The first server that is to start and needs more GPUs than it can use.
     fn too_few_gpus(&self, inherited: Option<&str>) -> Option<PrepareError> {
-        let runtime = &self.document.value.runtime;
-        let inherited = match runtime {
-            Runtime::Host(_) | Runtime::Venv(_) => inherited,
-            Runtime::Docker(_) => None,
-        };
-        let visible = runtime.env().get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited);
-        let usable = gpus::usable(visible)?;
-        let plan = &self.plan;
-        let server = |cell: &PlannedCell| match cell.state {
-            CellState::Planned { server } => Some(&plan.steps[server]).filter(|server| server.state.has_work()),
-            CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => None,
-        };
-        plan.cells.iter().filter(|cell| cell.gpus > usable).find_map(|cell| {
-            let step = server(cell)?.label.clone();
-            Some(PrepareError::TooFewGpus { step, needed: cell.gpus, usable })
+        self.plan.cells.iter().find_map(|cell| {
+            let CellState::Planned { server } = cell.state else { return None };
+            let step = &self.plan.steps[server];
+            let usable = usable_gpus(&self.engine(step).runtime, inherited)?;
+            let (step, needed) = (step.state.has_work().then(|| step.label.clone())?, cell.gpus);
+            (needed > usable).then_some(PrepareError::TooFewGpus { step, needed, usable })
         })
     }
 
@@ -317,9 +299,10 @@ impl Prepared {
         let store = Store::of_home(home);
         let roles = ["fetch", "quantize", "build", "render"];
         let folder = |&index: &usize| self.output(&store, index).display().to_string();
-        let mut places = plan::Places::symbolic(&self.document.value, &self.recipe);
+        let PreparedEngine { recipe, runtime, .. } = self.engine(step);
+        let mut places = plan::Places::symbolic(runtime, recipe);
         places.folders.extend(roles.into_iter().zip(step.chain.iter().map(folder)));
-        let rendered = self.recipe.render(Part::Render, &step.values.with(&places))?;
+        let rendered = recipe.render(Part::Render, &step.values.with(&places))?;
         Ok(rendered.map(|rendered| rendered.files.into_iter().collect()).unwrap_or_default())
     }
 
@@ -339,4 +322,13 @@ impl Prepared {
         let of_server = |cell: &PlannedCell| cell.state == CellState::Planned { server };
         self.plan.cells.iter().enumerate().filter(|(_, cell)| of_server(cell)).map(|(index, _)| index).collect()
     }
+}
+
+/// How many GPUs a server of this runtime can use; `None` where that cannot be told.
+fn usable_gpus(runtime: &Runtime, inherited: Option<&str>) -> Option<u32> {
+    let inherited = match runtime {
+        Runtime::Host(_) | Runtime::Venv(_) => inherited,
+        Runtime::Docker(_) => None,
+    };
+    gpus::usable(runtime.env().get(gpus::CUDA_VISIBLE_DEVICES).map(String::as_str).or(inherited))
 }

@@ -3,6 +3,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future;
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
@@ -10,9 +11,9 @@ use super::container::DOCKER;
 use super::venv::Venv;
 use crate::base::{Scalar, sha256_file};
 use crate::engine;
-use crate::manifest::{Manifest, Runtime};
+use crate::manifest::{Engine, Runtime};
 use crate::process::{CommandSpec, program_version, resolve_program};
-use crate::recipe::{LoadedRecipe, Program};
+use crate::recipe::{LoadedRecipe, Program, Setting};
 
 /// The name under which a recipe calls this very executable.
 const OURSELVES: &str = "benchrun";
@@ -52,7 +53,6 @@ pub(super) async fn find(
         Some(venv) => before(&venv.bin, places.path),
         None => places.path.to_owned(),
     };
-    let mut found = BTreeMap::new();
     if let Runtime::Docker(docker) = runtime {
         // What is in an image is what its digest says.
         let name = PathBuf::from(DOCKER);
@@ -60,7 +60,7 @@ pub(super) async fn find(
         let program = FoundProgram { name, path: on_path(DOCKER, &path), version };
         return recipe.recipe.programs.keys().map(|name| (name.clone(), program.clone())).collect();
     }
-    for (name, program) in &recipe.recipe.programs {
+    let one = async |(name, program): (&String, &Program)| {
         let wanted = match places.chosen.get(name) {
             Some(chosen) if chosen.components().count() > 1 => places.base.join(chosen),
             Some(chosen) => chosen.clone(),
@@ -73,9 +73,9 @@ pub(super) async fn find(
         {
             one.version = format!("{} (venv {})", one.version, venv.digest());
         }
-        found.insert(name.clone(), one);
-    }
-    found
+        (name.clone(), one)
+    };
+    future::join_all(recipe.recipe.programs.iter().map(one)).await.into_iter().collect()
 }
 
 /// A PATH with one more folder, which comes first.
@@ -92,21 +92,18 @@ fn on_path(program: &str, path: &OsStr) -> Option<PathBuf> {
 /// What the machine says of the settings that ask it, as far as the manifest does not give them.
 pub(super) async fn ask(
     recipe: &LoadedRecipe,
-    manifest: &Manifest,
+    engine: &Engine,
     path: &OsStr,
     cancel: &CancellationToken,
 ) -> BTreeMap<String, Scalar> {
-    let mut asked = BTreeMap::new();
-    for (name, setting) in &recipe.recipe.settings {
-        let Some((program, args)) = setting.ask.split_first() else { continue };
+    let one = async |(name, setting): (&String, &Setting)| {
+        let (program, args) = setting.ask.split_first()?;
         let program = on_path(&recipe.recipe.programs[program].program, path);
-        if let Some(program) = program.filter(|_| !manifest.engine.settings.contains_key(name))
-            && let Some(text) = first_line(&program, args, cancel).await
-        {
-            asked.extend(setting.kind.parse(&text).map(|value| (name.clone(), value)));
-        }
-    }
-    asked
+        let program = program.filter(|_| !engine.settings.contains_key(name))?;
+        let text = first_line(&program, args, cancel).await?;
+        Some((name.clone(), setting.kind.parse(&text)?))
+    };
+    future::join_all(recipe.recipe.settings.iter().map(one)).await.into_iter().flatten().collect()
 }
 
 /// The first line that a program prints; `None` when it fails or says nothing.

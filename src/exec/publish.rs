@@ -11,6 +11,7 @@ use crate::base::{RunId, Scalar, plain_text, write_atomically};
 use crate::event::StepKind;
 use crate::plan::{Plan, PlannedCell};
 use crate::record::{ClientFacts, PointRecord, PointStatus, ServerFacts};
+use crate::report::{self, Row};
 use crate::store::{RunFolder, Store};
 
 pub(super) const REQUESTS: &str = "requests.jsonl";
@@ -35,12 +36,24 @@ pub(super) struct Measured {
 pub(super) fn cached(plan: &Plan, store: &Store, run: &RunFolder, number: usize) -> Result<(), StepError> {
     let Some(key) = plan.points[number].key() else { return Ok(()) };
     let output = store.output(StepKind::Bench, key);
-    let facts = output.join(MEASURED);
-    let bytes = fs::read(&facts).map_err(|source| StepError::Read { path: facts.clone(), source })?;
-    let measured: Measured = serde_json::from_slice(&bytes)
-        .map_err(|source| StepError::Read { path: facts, source: std::io::Error::other(source) })?;
+    let measured = read_measured(&output)?;
     records(plan, run, number, &output.join(REQUESTS))?;
     point(plan, run, number, PointStatus::Ok, None, Some(&measured))
+}
+
+/// The row of a load point that the store holds.
+pub(super) fn stored_row(plan: &Plan, store: &Store, number: usize) -> Result<Option<Row>, StepError> {
+    let Some(key) = plan.points[number].key() else { return Ok(None) };
+    let output = store.output(StepKind::Bench, key);
+    let measured = read_measured(&output)?;
+    let record = record(plan, number, PointStatus::Ok, None, Some(&measured));
+    Ok(Some(report::row_of(&measured.run, record, &output)?))
+}
+
+fn read_measured(output: &Path) -> Result<Measured, StepError> {
+    let path = output.join(MEASURED);
+    let bytes = fs::read(&path).map_err(|source| StepError::Read { path: path.clone(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| StepError::Read { path, source: std::io::Error::other(source) })
 }
 
 /// Puts the request records of a load point, and the server's metrics beside them, into the run.
@@ -71,6 +84,19 @@ pub(super) fn point(
     reason: Option<String>,
     measured: Option<&Measured>,
 ) -> Result<(), StepError> {
+    let path = folder(plan, run, number).join(POINT);
+    let record = record(plan, number, status, reason, measured);
+    let text = serde_json::to_vec_pretty(&record).expect("records are plain data");
+    write_atomically(&path, &text).map_err(|source| StepError::Write { path, source })
+}
+
+fn record(
+    plan: &Plan,
+    number: usize,
+    status: PointStatus,
+    reason: Option<String>,
+    measured: Option<&Measured>,
+) -> PointRecord {
     let planned = &plan.points[number];
     let cell = &plan.cells[planned.cell];
     let values = plan.axes.iter().zip(&cell.values);
@@ -84,12 +110,13 @@ pub(super) fn point(
             None => axes.shift_remove(axis),
         };
     }
-    let record = PointRecord {
+    PointRecord {
         order: number as u64,
         cell: cell.id.clone(),
-        engine: plan.engine.clone(),
+        engine: plan.engines[cell.engine].label.clone(),
         axes,
         phase: planned.load.phase.clone(),
+        method: planned.load.method,
         load_point: planned.load.arrival.label(),
         protocol: planned.load.protocol,
         arrival: planned.load.arrival.name().to_owned(),
@@ -98,6 +125,7 @@ pub(super) fn point(
         constant_load: planned.load.arrival.is_constant(),
         slo: plan.slos.get(&planned.load.phase).copied(),
         round: planned.load.round,
+        series: planned.series.map(|series| plan.series[series].rule.as_ref().clone()),
         status,
         reason: reason.map(|reason| plain_text(&reason)),
         measured_in: measured.map(|measured| measured.run.clone()),
@@ -107,10 +135,7 @@ pub(super) fn point(
             gpus: (cell.gpus > 0).then_some(cell.gpus),
             ..measured.map(|measured| measured.server.clone()).unwrap_or_default()
         },
-    };
-    let path = folder(plan, run, number).join(POINT);
-    let text = serde_json::to_vec_pretty(&record).expect("records are plain data");
-    write_atomically(&path, &text).map_err(|source| StepError::Write { path, source })
+    }
 }
 
 pub(super) fn is_there(plan: &Plan, run: &RunFolder, number: usize) -> bool {

@@ -15,8 +15,9 @@ use crate::event::{Event, Outcome, Stamped, StepKind};
 use crate::manifest::Format;
 use crate::plan::{CellState, Plan, PlannedCell, PointState};
 use crate::record::PointStatus;
-use crate::report::{self, Row};
-use crate::stats::{Bound, advice};
+use crate::report::{self, Found, Row};
+use crate::spec::{Bound, Series};
+use crate::stats::advice;
 use crate::store::{EventLog, RunFolder, Runs, Store};
 
 /// How a plan is carried out.
@@ -148,7 +149,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
                 }
                 PointState::Unsupported { because } => (PointStatus::Unsupported, because),
                 PointState::Excluded { because } => (PointStatus::Skipped, because),
-                PointState::NotChosen => continue,
+                PointState::Possible { .. } | PointState::NotChosen => continue,
             };
             publish::point(plan, &job.run, index, status, Some(reason.to_string()), None)?;
             self.add_row(index)?;
@@ -213,13 +214,23 @@ impl<O: FnMut(&Stamped)> Task<O> {
             }
             Message::Point { index } => {
                 self.add_row(index)?;
-                self.measured += usize::from(self.rows[&index].point.status == PointStatus::Ok);
+                self.count(index);
                 self.warn_of_row(index)?;
                 self.save_lock()?;
                 self.save_results()?;
             }
         }
         Ok(())
+    }
+
+    /// What a series asks for may have been measured before, by an earlier run or one at the same time.
+    fn count(&mut self, index: usize) {
+        let point = &self.rows[&index].point;
+        match &point.measured_in {
+            _ if point.status != PointStatus::Ok => {}
+            Some(run) if *run != self.job.run.id => self.cached += 1,
+            Some(_) | None => self.measured += 1,
+        }
     }
 
     /// Records how a step ended; `true` when it failed.
@@ -323,6 +334,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
         let misses = self.misses();
         let rows: Vec<Row> = self.rows.into_values().collect();
         report::save_rounds(&self.job.run.id, &rows, &self.job.run.path)?;
+        report::save_searches(&self.job.run.id, &rows, &self.job.run.path)?;
         Ok(RunOutcome {
             run: self.job.run.clone(),
             rows,
@@ -337,8 +349,13 @@ impl<O: FnMut(&Stamped)> Task<O> {
     fn misses(&self) -> Vec<(String, String)> {
         let plan = &self.job.prepared.plan;
         let benchmarks = &self.job.prepared.document.value.benchmarks;
-        let mut misses = Vec::new();
-        for (index, row) in self.rows.iter().filter(|(_, row)| row.point.status == PointStatus::Ok) {
+        let failed = report::searches(self.rows.values()).into_iter().filter(Found::has_failed);
+        let mut misses: Vec<(String, String)> =
+            failed.map(|found| (format!("{} {}", found.cell(), found.phase()), found.to_string())).collect();
+        // A search misses thresholds on purpose.
+        let is_try = |row: &Row| matches!(row.point.series, Some(Series::Search(_)));
+        let ok = self.rows.iter().filter(|(_, row)| row.point.status == PointStatus::Ok && !is_try(row));
+        for (index, row) in ok {
             let Some(phase) = benchmarks.get(&row.point.phase) else { continue };
             let bounds: Vec<Bound> = phase
                 .thresholds
@@ -352,7 +369,11 @@ impl<O: FnMut(&Stamped)> Task<O> {
 
     fn add_row(&mut self, index: usize) -> Result<(), RunError> {
         let folder = publish::folder(&self.job.prepared.plan, &self.job.run, index);
-        self.rows.insert(index, report::read_point(&self.job.run.id, &folder)?);
+        let row = report::read_point(&self.job.run.id, &folder)?;
+        if let (Some(_), Some(phase)) = (row.point.method, folder.parent()) {
+            report::save_lmdeploy_csv(phase)?;
+        }
+        self.rows.insert(index, row);
         Ok(())
     }
 

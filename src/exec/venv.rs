@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::python::{Installer, Pins, PythonError, Runner, read, version_of, write};
 use crate::base::Digest;
-use crate::manifest::{Locked, Manifest, Runtime, VenvRuntime};
+use crate::manifest::VenvRuntime;
 use crate::store::{Hold, Lock};
 
 /// Written last: an environment without it is half-made.
@@ -55,13 +55,14 @@ impl Venv {
 }
 
 impl<'a> WantedVenv<'a> {
-    pub(super) fn of(manifest: &'a Manifest, store: &Path) -> Option<Self> {
-        let Runtime::Venv(runtime) = &manifest.runtime else { return None };
-        let pins = manifest.locked.as_ref().map(|Locked { packages, .. }| packages.clone()).unwrap_or_default();
+    /// `pins` are a lock's; without any, the installer chooses.
+    pub(super) fn of(runtime: &'a VenvRuntime, pins: Pins, store: &Path) -> Self {
         let material = serde_json::json!({ "python": runtime.python, "packages": runtime.packages, "pins": pins });
         let key = Digest::of(material.to_string().as_bytes());
+        // A relative folder on PATH is no place to look for programs.
+        let store = std::path::absolute(store).unwrap_or_else(|_| store.to_owned());
         let (folder, lock) = (store.join("venv").join(&key), store.join("locks").join(&key));
-        Some(Self { runtime, pins, folder, lock })
+        Self { runtime, pins, folder, lock }
     }
 
     /// The environment, if an earlier run has made it and its interpreter is still there.

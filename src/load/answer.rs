@@ -7,6 +7,8 @@ pub(super) struct Answer {
     pub(super) first_response_ns: Option<u64>,
     /// Arrival of each event or message with text.
     pub(super) chunk_ns: Vec<u64>,
+    /// Bytes of text in each of these.
+    pub(super) chunk_bytes: Vec<u32>,
     /// All text, joined as bytes.
     pub(super) text: Vec<u8>,
     /// The server's count of the prompt.
@@ -22,7 +24,16 @@ impl Answer {
     pub(super) fn add_text(&mut self, at_ns: u64, text: &[u8]) {
         if !text.is_empty() {
             self.chunk_ns.push(at_ns);
+            self.chunk_bytes.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
             self.text.extend_from_slice(text);
+        }
+    }
+
+    /// Makes one chunk of all text, which came at the end.
+    pub(super) fn join_chunks(&mut self, end_ns: u64) {
+        if !self.chunk_ns.is_empty() {
+            self.chunk_ns = vec![end_ns];
+            self.chunk_bytes = vec![u32::try_from(self.text.len()).unwrap_or(u32::MAX)];
         }
     }
 

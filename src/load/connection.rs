@@ -81,13 +81,13 @@ impl Route {
     }
 
     /// What goes over the connection for the request of this number, whose body or message is `body`.
-    pub(super) fn framed(&self, body: Bytes, request: u64) -> Bytes {
+    pub(super) fn framed(&self, body: &[u8], request: u64) -> Bytes {
         match self.protocol {
-            Protocol::TritonGrpc => grpc::framed(&body),
+            Protocol::TritonGrpc => grpc::framed(body),
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
-            | Protocol::TritonGenerateStream => http::post(&self.address, &self.path, &body, request).into(),
+            | Protocol::TritonGenerateStream => http::post(&self.address, &self.path, body, request).into(),
         }
     }
 }

@@ -16,6 +16,11 @@ pub enum LoadError {
     Metadata { model: String, url: String, reason: String },
     #[error("model `{model}` cannot be asked for text: it has no input `{input}` (its inputs: {})", .inputs.join(", "))]
     NotTextModel { model: String, input: String, inputs: Vec<String> },
+    #[error(
+        "model `{model}` cannot be kept from ending an answer early: it has no input `min_length` or `min_tokens` (measure it \
+         with `output: {{mode: at_most}}`, or `bench` without `--exact`)"
+    )]
+    NoExactLength { model: String },
     #[error("there are no prompts to send")]
     NoPrompts,
     #[error("{needed} open files are needed, and this process may have {limit} at most (raise `ulimit -Hn`)")]

@@ -88,6 +88,7 @@ pub async fn run(
     let limits = Limits { request: seconds(point.request_timeout_s), idle: point.idle_timeout_s.map(seconds) };
     let route = Route::new(target.protocol, &target.base_url, &target.model)?;
     let requests = route.requests(&target.model, limits.request).await?;
+    requests.check(&target.model, &point)?;
     let job = Arc::new(Job {
         route,
         requests,

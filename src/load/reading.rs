@@ -36,8 +36,8 @@ pub(super) fn read(point: &LoadPoint, exchange: &Exchange) -> Reading {
             Reading { answer, refused: None }
         }
     };
-    if !streams(point) && !reading.answer.chunk_ns.is_empty() {
-        reading.answer.chunk_ns = vec![end_ns];
+    if !streams(point) {
+        reading.answer.join_chunks(end_ns);
     }
     reading
 }

@@ -79,7 +79,7 @@ impl Sender {
                 conversation: job.conversations.have_turns().then_some(number),
             };
             let output_tokens = turn.answer_tokens(&job.point.output);
-            let ask = Ask { content, output_tokens };
+            let ask = Ask { content, output_tokens, worker: self.number };
             let exchange = self.carry_out(ticket, due, &ask).await;
             let end_ns = exchange.end_ns;
             let is_last = prompt + 1 == turns.end;
@@ -130,7 +130,7 @@ impl Sender {
     async fn carry_out(&mut self, ticket: Ticket, due: Due, ask: &Ask<'_>) -> Exchange {
         let clock = self.job.clock;
         let body = self.job.requests.encode(&self.job.model, &self.job.point, ask, ticket.request);
-        let request = self.job.route.framed(body, ticket.request);
+        let request = self.job.route.framed(&body, ticket.request);
         let sent_ns = clock.now_ns();
         let mut exchange = Exchange {
             ticket,

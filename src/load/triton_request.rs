@@ -103,6 +103,10 @@ impl Tensors {
         Ok(self)
     }
 
+    pub(super) fn take_a_least_length(&self) -> bool {
+        INPUTS.iter().any(|(names, input)| matches!(input, Input::MinTokens) && self.input(names).is_some())
+    }
+
     /// A `ModelInferRequest`, encoded.
     pub(super) fn message(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         let mut message = ModelInferRequest {

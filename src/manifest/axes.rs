@@ -12,7 +12,7 @@ use crate::manifest::tree::Complaint;
 /// Axes whose values are counts, from 1.
 const COUNTS: &[&str] = &["tp", "pp", "batch_size", "isl", "osl", "concurrency", "requests", "rounds"];
 /// Axes whose values are strings.
-const TEXTS: &[&str] = &["model", "precision", "protocol", "duration"];
+const TEXTS: &[&str] = &["model", "engine", "precision", "protocol", "duration"];
 
 /// Gives the names of all axes, those that move together one by one.
 pub(super) fn check<'m>(manifest: &'m Value, report: &mut Report<'_>) -> HashSet<&'m str> {
@@ -20,7 +20,11 @@ pub(super) fn check<'m>(manifest: &'m Value, report: &mut Report<'_>) -> HashSet
     let field = |name: &str| matrix.and_then(|matrix| matrix.get(name));
     let path = KeyPath::of_keys(&["matrix"]);
     let models: Vec<&str> = entries(manifest.get("models")).map(|(name, _)| name).collect();
-    let mut check = Check { known: names(field("axes"), &path.key("axes"), report), models, report };
+    let engines: Vec<&str> = entries(manifest.get("engines")).map(|(name, _)| name).collect();
+    let mut known = names(field("axes"), &path.key("axes"), &engines, report);
+    // It is there whether or not it is listed.
+    known.extend((!engines.is_empty() && !known.contains(&"engine")).then_some("engine"));
+    let mut check = Check { known, models, engines, report };
     for (axis, values) in entries(field("axes")) {
         check.values(axis, values, &path.key("axes").key(axis));
     }
@@ -46,7 +50,7 @@ pub(super) fn check<'m>(manifest: &'m Value, report: &mut Report<'_>) -> HashSet
 }
 
 /// Checks the names of axes, and gives them in order.
-fn names<'m>(axes: Option<&'m Value>, path: &KeyPath, report: &mut Report<'_>) -> Vec<&'m str> {
+fn names<'m>(axes: Option<&'m Value>, path: &KeyPath, engines: &[&str], report: &mut Report<'_>) -> Vec<&'m str> {
     let measured = known_columns();
     let mut owners: HashMap<&str, &str> = HashMap::new();
     let mut names = Vec::new();
@@ -57,6 +61,11 @@ fn names<'m>(axes: Option<&'m Value>, path: &KeyPath, report: &mut Report<'_>) -
                 complain("an axis must have a name".to_owned());
             } else if let Some(owner) = owners.insert(name, axis) {
                 complain(format!("the axis `{name}` is already part of `{owner}`"));
+            } else if name == "engine" {
+                if engines.is_empty() {
+                    complain("there is one engine: several are listed under `engines`".to_owned());
+                }
+                names.push(name);
             } else if TAKEN.contains(&name) || measured.iter().any(|column| column == name) {
                 complain(format!("`{name}` is a column of the results and cannot be the name of an axis"));
             } else {
@@ -70,6 +79,7 @@ fn names<'m>(axes: Option<&'m Value>, path: &KeyPath, report: &mut Report<'_>) -
 struct Check<'a, 'm, 'n> {
     known: Vec<&'m str>,
     models: Vec<&'m str>,
+    engines: Vec<&'m str>,
     report: &'a mut Report<'n>,
 }
 
@@ -86,7 +96,7 @@ impl Check<'_, '_, '_> {
         for (model, overrides) in entries(per_model) {
             let path = path.key(model);
             if !self.models.contains(&model) {
-                self.report.at_key(path.clone(), unknown_model(model, &self.models));
+                self.report.at_key(path.clone(), unknown("model", model, &self.models));
             }
             for (axis, values) in entries(Some(overrides)) {
                 let path = path.key(axis);
@@ -137,14 +147,19 @@ impl Check<'_, '_, '_> {
         } else if TEXTS.contains(&axis) && !value.is_string() {
             let complaint = Complaint::new(format!("values of the axis `{axis}` are strings, found `{value}`"));
             self.report.at_value(path, complaint.with_hint(format!("put it in quotes: `\"{value}\"`")));
-        } else if let ("model", Some(model)) = (axis, value.as_str())
-            && !self.models.contains(&model)
-        {
-            self.report.at_value(path, unknown_model(model, &self.models));
+        } else if let Some(name) = value.as_str() {
+            let known = match axis {
+                "model" => &self.models,
+                "engine" if !self.engines.is_empty() => &self.engines,
+                _ => return,
+            };
+            if !known.contains(&name) {
+                self.report.at_value(path, unknown(axis, name, known));
+            }
         }
     }
 }
 
-fn unknown_model(model: &str, models: &[&str]) -> Complaint {
-    Complaint::new(format!("there is no model `{model}`")).with_hint(did_you_mean(model, "models", models))
+fn unknown(kind: &str, name: &str, known: &[&str]) -> Complaint {
+    Complaint::new(format!("there is no {kind} `{name}`")).with_hint(did_you_mean(name, &format!("{kind}s"), known))
 }

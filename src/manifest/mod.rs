@@ -15,6 +15,8 @@
 mod axes;
 mod check;
 mod columns;
+mod engines;
+mod method;
 mod problem;
 mod read;
 mod rule;
@@ -27,12 +29,13 @@ mod words;
 mod yaml;
 
 pub use columns::known_columns;
+pub use engines::{ChosenEngine, DockerRuntime, Engine, HostRuntime, Runtime, VenvRuntime};
 pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
 pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, read_text};
 pub use schema::json_schema;
 pub use types::{
-    AxisValue, DockerRuntime, DummyModel, Duration, Engine, Exclude, HfModel, HostRuntime, Locked, LockedModel,
-    Manifest, Matrix, Model, PackageModel, Phase, PhaseData, PhaseOutput, Ramp, Replay, Runtime, Seeds, Stage,
-    StageRate, Synthetic, Threshold, TimeLimits, VenvRuntime,
+    AxisValue, ConcurrencyRange, DummyModel, Duration, Enough, Exclude, HfModel, LimitSearch, Locked, LockedEngine,
+    LockedModel, Manifest, Matrix, Model, PackageModel, Percent, Phase, PhaseData, PhaseOutput, Ramp, RateRange,
+    Replay, Seeds, Stage, StageRate, Synthetic, Threshold, TimeLimits,
 };
 pub use yaml::to_yaml;

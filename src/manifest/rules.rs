@@ -2,6 +2,8 @@
 
 mod data;
 mod load;
+mod method;
+mod series;
 
 use serde_json::Value;
 
@@ -15,6 +17,7 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
     let mut report = Report { root, findings: Vec::new() };
     let axes = axes::check(&manifest, &mut report);
     check_name(&manifest, &mut report);
+    check_engines(&manifest, &mut report);
     check_secrets(&manifest, &mut report);
     let columns = known_columns();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -22,9 +25,11 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
         let path = KeyPath::of_keys(&["benchmarks", name]);
         check_phase_name(name, &path, &mut report);
         if phase.is_object() {
+            method::check(phase, &path, axes.contains("protocol"), &mut report);
             load::check(phase, &path, &axes, &mut report);
             data::check(phase, &path, &axes, &mut report);
             check_thresholds(phase, &path, &columns, &mut report);
+            series::check_figures(phase, &path, &columns, &mut report);
         }
     }
     report.findings
@@ -68,21 +73,64 @@ fn check_name(manifest: &Value, report: &mut Report<'_>) {
     }
 }
 
+/// One engine with a name, or several by name; the name is a part of cell ids and a key of the lock.
+fn check_engines(manifest: &Value, report: &mut Report<'_>) {
+    let engines = KeyPath::of_keys(&["engines"]);
+    match (manifest.get("engine"), manifest.get("engines")) {
+        (None, None) if manifest.is_object() && !is_misspelled(manifest, &["engine", "engines"]) => {
+            let complaint = Complaint::new("missing key `engine`");
+            report.at_value(
+                KeyPath::default(),
+                complaint.with_hint("`engine` for one serving system, `engines` for several"),
+            );
+        }
+        (Some(_), Some(_)) => {
+            let complaint = Complaint::new("only one of the keys `engine`, `engines` can be given");
+            report.at_key(engines.clone(), complaint.with_hint("put all of them under `engines`"));
+        }
+        (Some(engine @ Value::Object(said)), None)
+            if !said.contains_key("name") && !is_misspelled(engine, &["name"]) =>
+        {
+            let complaint = Complaint::new("missing key `name`").with_hint("`name`: the recipe");
+            report.at_value(KeyPath::of_keys(&["engine"]), complaint);
+        }
+        _ => {}
+    }
+    for (label, _) in entries(manifest.get("engines")) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !label.starts_with(|c: char| c.is_ascii_alphanumeric()) || !label.chars().all(plain) || label.len() > 60 {
+            let complaint = Complaint::new("the engine's name does not have the right form");
+            let hint = "use at most 60 letters, digits, `.`, `_` and `-`, a letter or digit first";
+            report.at_key(engines.key(label), complaint.with_hint(hint));
+        }
+    }
+}
+
 /// A manifest is copied into every run, so a secret in it would be, too.
 fn check_secrets(manifest: &Value, report: &mut Report<'_>) {
+    let one = manifest.get("engine").map(|engine| (engine, KeyPath::of_keys(&["engine"])));
+    let several = entries(manifest.get("engines"));
+    let several = several.map(|(label, engine)| (engine, KeyPath::of_keys(&["engines", label])));
+    for (place, path) in std::iter::once((manifest, KeyPath::default())).chain(one).chain(several) {
+        for (kind, runtime) in entries(place.get("runtime")) {
+            check_environment(kind, runtime, &path.key("runtime").key(kind), report);
+        }
+    }
+}
+
+fn check_environment(kind: &str, runtime: &Value, path: &KeyPath, report: &mut Report<'_>) {
     const ENDINGS: [&str; 5] = ["TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"];
-    let runtimes = entries(manifest.get("runtime"));
-    let variables = runtimes.flat_map(|(kind, runtime)| entries(runtime.get("env")).map(move |(name, _)| (kind, name)));
-    for (kind, name) in variables {
+    for (name, _) in entries(runtime.get("env")) {
         if ENDINGS.iter().any(|ending| name.to_uppercase().ends_with(ending)) {
-            let path = KeyPath::of_keys(&["runtime", kind, "env", name]);
             let complaint =
                 Complaint::new(format!("`{name}` looks like a secret, and a manifest is copied into every run"));
             let hint = match kind {
-                "docker" => "export it before `benchrun apply` instead, and name it under `runtime.docker.pass_env`",
-                _ => "export it before `benchrun apply` instead: commands and servers inherit the environment",
+                "docker" => format!("export it before `benchrun apply` instead, and name it under `{path}.pass_env`"),
+                _ => {
+                    "export it before `benchrun apply` instead: commands and servers inherit the environment".to_owned()
+                }
             };
-            report.at_key(path, complaint.with_hint(hint));
+            report.at_key(path.key("env").key(name), complaint.with_hint(hint));
         }
     }
 }

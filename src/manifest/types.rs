@@ -5,8 +5,9 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::engines::{Engine, Runtime};
 use crate::base::Scalar;
-use crate::spec::{Amount, Data, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
+use crate::spec::{Amount, Data, Method, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
 
 /// What to deploy, and how to measure it.
 ///
@@ -26,8 +27,13 @@ pub struct Manifest {
     /// Where each model comes from, by the name that the `model` axis uses.
     #[schemars(extend("minProperties" = 1))]
     pub models: IndexMap<String, Model>,
-    /// The serving system.
-    pub engine: Engine,
+    /// The serving system. One of `engine` and `engines` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// Several serving systems to compare, by the name that the `engine` axis uses.
+    #[schemars(extend("minProperties" = 1))]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub engines: IndexMap<String, Engine>,
     /// Where commands and servers run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: Runtime,
@@ -136,168 +142,6 @@ pub struct DummyModel {
     pub config: Option<Map<String, Value>>,
 }
 
-/// The serving system: a recipe and its settings.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Engine {
-    /// The recipe: a folder under `templates/`, built in or your own.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"), example = &"embedded")]
-    pub name: String,
-    /// The engine's version; the recipe's default if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// Values for the recipe's settings, the same for all cells.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub settings: IndexMap<String, Scalar>,
-    /// Another program for a name under the recipe's `programs`: a name on PATH, or a path relative to the manifest.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub programs: IndexMap<String, PathBuf>,
-    /// A folder of recipes, relative to the manifest, searched before the built-in ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recipes: Option<PathBuf>,
-}
-
-/// Where commands and servers run: exactly one kind.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Runtime {
-    /// Directly on this machine.
-    Host(HostRuntime),
-    /// On this machine, with programs from Python packages that benchrun installs into a folder of its own.
-    Venv(VenvRuntime),
-    /// Each in a container of its own, started by `docker run`.
-    Docker(DockerRuntime),
-}
-
-impl Runtime {
-    /// Environment variables for every command and server.
-    #[must_use]
-    pub fn env(&self) -> &IndexMap<String, String> {
-        match self {
-            Self::Host(host) => &host.env,
-            Self::Venv(venv) => &venv.env,
-            Self::Docker(docker) => &docker.env,
-        }
-    }
-
-    /// The address on which servers are reached.
-    #[must_use]
-    pub fn listen(&self) -> &str {
-        match self {
-            Self::Host(host) => &host.listen,
-            Self::Venv(venv) => &venv.listen,
-            // A container shares the host's network.
-            Self::Docker(_) => LOOPBACK,
-        }
-    }
-}
-
-impl Default for Runtime {
-    fn default() -> Self {
-        Self::Host(HostRuntime::default())
-    }
-}
-
-/// Directly on this machine.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct HostRuntime {
-    /// Environment variables for every command and server.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub env: IndexMap<String, String>,
-    /// The address that servers listen on.
-    #[serde(default = "loopback", skip_serializing_if = "is_loopback")]
-    pub listen: String,
-}
-
-impl Default for HostRuntime {
-    fn default() -> Self {
-        Self { env: IndexMap::new(), listen: loopback() }
-    }
-}
-
-const LOOPBACK: &str = "127.0.0.1";
-
-/// Programs from Python packages, installed once by uv or pip and used again by every run that asks for the same.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct VenvRuntime {
-    /// The versions of Python that will do: `>=3.10,<3.13`.
-    #[schemars(regex(pattern = r"^[~=!<>0-9.*, ]+$"))]
-    #[serde(default = "python_of_today")]
-    pub python: String,
-    /// What to install: `vllm==0.32.0`. Whatever they need besides is chosen by the installer, and pinned in `lock.yaml`.
-    #[schemars(
-        length(min = 1),
-        inner(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._, -]*\])?\s*([~=!<>][^@;]*)?$"))
-    )]
-    pub packages: Vec<String>,
-    /// Environment variables for every command and server.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub env: IndexMap<String, String>,
-    /// The address that servers listen on.
-    #[serde(default = "loopback", skip_serializing_if = "is_loopback")]
-    pub listen: String,
-}
-
-fn python_of_today() -> String {
-    ">=3.10".to_owned()
-}
-
-fn loopback() -> String {
-    LOOPBACK.to_owned()
-}
-
-fn is_loopback(address: &String) -> bool {
-    address == LOOPBACK
-}
-
-/// Each command and server in a container of its own, with the host's network. Folders have the same paths inside.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DockerRuntime {
-    /// The image by its digest, so that it is the same one tomorrow: `docker images --digests` shows it.
-    #[schemars(
-        regex(pattern = r"^[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$"),
-        example = "nvcr.io/nvidia/tritonserver@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    )]
-    pub image: String,
-    /// What `docker run --gpus` takes: `all`, a number, or `device=0,2`; an empty text for none.
-    #[serde(default = "all_gpus", skip_serializing_if = "is_all_gpus")]
-    pub gpus: String,
-    /// Shared memory, such as `16g`.
-    #[schemars(regex(pattern = r"^[1-9][0-9]*[bkmgBKMG]?$"))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shm_size: Option<String>,
-    /// More folders of this machine, as `/host/folder:/container/folder` or with `:ro` at the end. Models and the store
-    /// are there without.
-    #[schemars(inner(regex(pattern = r"^/[^:]*:/[^:]*(:r[ow])?$")))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mounts: Vec<String>,
-    /// Who the commands run as, `USER` or `UID:GID`; by default you, so that the outputs are yours.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// What starts in place of the image's entry point.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entrypoint: Option<String>,
-    /// Environment variables for every command and server.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub env: IndexMap<String, String>,
-    /// Names of variables of your own environment that commands and servers get, too: tokens and keys, which do not belong
-    /// in a manifest.
-    #[schemars(inner(regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")), example = ["HF_TOKEN"])]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pass_env: Vec<String>,
-}
-
-fn all_gpus() -> String {
-    "all".to_owned()
-}
-
-fn is_all_gpus(gpus: &String) -> bool {
-    gpus == "all"
-}
-
 /// The sweep: the product of the axes, plus `include`, less `exclude`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -356,7 +200,13 @@ pub struct Exclude {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
-    pub protocol: Protocol,
+    /// How requests travel; a `method` decides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Reproduce a published method, number for number: it decides the requests, and what is left out here takes the
+    /// values of its script. Its CSV file lies in the phase's folder of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// Ask for tokens as they are made. Without it only E2E can be measured.
     #[serde(default = "yes")]
     pub streaming: bool,
@@ -367,7 +217,7 @@ pub struct Phase {
     #[serde(default)]
     pub sampling: Sampling,
     /// Closed loop: each value is a load point with that many requests under way. One of `concurrency`, `request_rate`,
-    /// `stages` and `trace` is given.
+    /// `stages`, `trace` and `search` is given.
     #[schemars(length(min = 1), inner(range(min = 1, max = 100_000)), extend("uniqueItems" = true))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concurrency: Vec<u32>,
@@ -382,6 +232,10 @@ pub struct Phase {
     /// One load point at the moments of a trace; needs data of kind `trace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Replay>,
+    /// Looks for the highest load that keeps all `thresholds`: doubles it until one is missed, then halves the gap. A
+    /// request that fails or is cut off is a miss, unless `thresholds` say how many may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<LimitSearch>,
     /// Open loop: how the gaps between due requests are distributed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub spacing: Spacing,
@@ -415,8 +269,11 @@ pub struct Phase {
     pub retries: u32,
     /// How often each load point is measured.
     #[schemars(range(min = 1, max = 1000))]
-    #[serde(default = "one")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub rounds: u32,
+    /// In place of `rounds`: measures each load point until its figures are known well enough, at least three times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Enough>,
     /// After this a request has failed.
     #[serde(default = "five_minutes")]
     pub request_timeout: Duration,
@@ -433,7 +290,8 @@ pub struct Phase {
     /// The manifest's `certify` for this phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certify: Option<bool>,
-    /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5.
+    /// Bounds on columns of the results, such as `ttft_ms_p99: {max: 200}`. A missed one makes the exit code 5; with
+    /// `search`, only when no load keeps them.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub thresholds: IndexMap<String, Threshold>,
 }
@@ -480,6 +338,96 @@ pub struct Replay {
     pub speed: f64,
 }
 
+/// The highest load that keeps the thresholds: exactly one of `concurrency` and `request_rate`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSearch {
+    /// Closed loop: so many requests under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyRange>,
+    /// Open loop: so many requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_rate: Option<RateRange>,
+    /// How far the lowest load that misses a threshold may be above the highest that keeps all; from 1 %. Concurrencies
+    /// are whole numbers, so of a low one the next is close enough.
+    #[serde(default = "five_percent")]
+    pub precision: Percent,
+    /// The two loads at the limit are measured up to so many times; most of these measurements decide.
+    #[schemars(range(min = 1, max = 99))]
+    #[serde(default = "three")]
+    pub repeats: u32,
+    /// After so long under load, warm-up included, no further try begins; no such limit by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConcurrencyRange {
+    #[schemars(range(min = 1, max = 100_000))]
+    #[serde(default = "one")]
+    pub from: u32,
+    #[schemars(range(min = 2, max = 100_000))]
+    pub to: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateRange {
+    #[schemars(range(min = 0.001, max = 1_000_000.0))]
+    pub from: f64,
+    #[schemars(range(min = 0.001, max = 1_000_000.0))]
+    pub to: f64,
+}
+
+/// When a load point has been measured often enough.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enough {
+    /// Half of the 95 % interval, as a share of the mean: at most so much for each of `figures`.
+    pub ci: Percent,
+    /// It ends here at the latest, with a warning if the rounds are still too far apart.
+    #[schemars(range(min = 3, max = 1000))]
+    pub max_rounds: u32,
+    /// Columns of the results. One that the phase does not have, such as TTFT without streaming, is left aside.
+    #[schemars(length(min = 1), extend("uniqueItems" = true))]
+    #[serde(default = "usual_figures")]
+    pub figures: Vec<String>,
+}
+
+/// A share like `5%` or `2.5%`.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Percent(
+    #[schemars(
+        regex(pattern = r"^([1-9][0-9]?([.][0-9]{1,3})?|0[.][0-9]{0,2}[1-9])%$"),
+        extend("examples" = ["5%", "2.5%"])
+    )]
+    pub(super) String,
+);
+
+impl Percent {
+    /// 0.05 for `5%`; the schema lets nothing else in.
+    #[must_use]
+    #[expect(clippy::missing_panics_doc, reason = "the reader lets nothing else in")]
+    pub fn share(&self) -> f64 {
+        let number: f64 = self.0.trim_end_matches('%').parse().expect("the schema's pattern is a number");
+        number / 100.0
+    }
+}
+
+fn five_percent() -> Percent {
+    Percent("5%".to_owned())
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn usual_figures() -> Vec<String> {
+    ["output_tokens_per_s", "ttft_ms_p50", "tpot_ms_p50"].map(str::to_owned).to_vec()
+}
+
 fn original_speed() -> f64 {
     1.0
 }
@@ -490,6 +438,11 @@ fn yes() -> bool {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn five_minutes() -> Duration {
@@ -525,6 +478,10 @@ pub struct Synthetic {
     /// From the end of an answer to the next turn, in ms; 0 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_time_ms: Option<Amount>,
+    /// With the method `lmdeploy-static`: send ids from 0 to 100, as the script does, in place of text. The server has to
+    /// take them for a `prompt`, as vLLM, SGLang and llama-server do.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub token_ids: bool,
 }
 
 /// The length of each answer.
@@ -613,17 +570,25 @@ pub struct Locked {
     pub only: Option<String>,
     /// By model name.
     pub models: IndexMap<String, LockedModel>,
+    /// By the engine's name.
+    pub engines: IndexMap<String, LockedEngine>,
+    /// The sha256 of each workload (exact prompts and schedule), by phase and load point.
+    pub workloads: IndexMap<String, String>,
+    /// The machine; recorded, not enforced.
+    pub host: IndexMap<String, Scalar>,
+}
+
+/// What an engine was resolved to.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LockedEngine {
+    /// The sha256 of the recipe's files.
+    pub recipe: String,
     /// Versions of the programs that the recipe calls, by their name there.
     pub programs: IndexMap<String, String>,
     /// What `runtime.venv` was installed as: `NAME==VERSION` and the sha256 of its archives.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub packages: IndexMap<String, Vec<String>>,
-    /// The sha256 of the recipe's files.
-    pub recipe: String,
-    /// The sha256 of each workload (exact prompts and schedule), by phase and load point.
-    pub workloads: IndexMap<String, String>,
-    /// The machine; recorded, not enforced.
-    pub host: IndexMap<String, Scalar>,
 }
 
 /// What a model was resolved to.

@@ -1,7 +1,7 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::name::Names;
 use crate::base::{CellId, Scalar};
@@ -10,12 +10,15 @@ use crate::manifest::{AxisValue, Manifest, Matrix};
 /// More cells than this are taken for a mistake.
 const CELL_LIMIT: u128 = 10_000_000;
 
+/// The axis of a manifest with several engines.
+const ENGINE: &str = "engine";
+
 /// One point of the sweep.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cell {
     pub id: CellId,
-    /// One value for each of [`Cells::axes`], in that order.
-    pub values: Vec<Scalar>,
+    /// One value for each of [`Cells::axes`], in that order; `None` for an axis that the cell's engine does not know.
+    pub values: Vec<Option<Scalar>>,
     /// The `because` of the exclude that leaves the cell out.
     pub excluded: Option<Arc<str>>,
 }
@@ -23,9 +26,9 @@ pub struct Cell {
 /// The whole sweep.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cells {
-    /// Every axis, zipped ones apart, `model` always among them.
+    /// Every axis, zipped ones apart, `model` always among them, and `engine` where there are several.
     pub axes: Vec<String>,
-    /// The model varies slowest, then the axes in the manifest's order.
+    /// The model varies slowest, then the engine unless it is listed, then the axes in the manifest's order.
     pub cells: Vec<Cell>,
 }
 
@@ -43,11 +46,12 @@ struct Group<'a> {
     values: Vec<Vec<Scalar>>,
 }
 
-/// All cells of a manifest.
+/// All cells of a manifest. `knows` says whether an engine, by its name in the manifest, makes anything of an axis: where
+/// it does not, the axis has no value and makes no second cell.
 ///
 /// # Errors
 /// When an axis has no values, or there are more than ten million cells.
-pub fn expand(manifest: &Manifest) -> Result<Cells, MatrixError> {
+pub fn expand(manifest: &Manifest, knows: &dyn Fn(&str, &str) -> bool) -> Result<Cells, MatrixError> {
     let groups = groups(manifest);
     if let Some(empty) = groups.iter().find(|group| group.values.is_empty()) {
         return Err(MatrixError::Empty { axis: empty.names.join("/") });
@@ -65,7 +69,7 @@ pub fn expand(manifest: &Manifest) -> Result<Cells, MatrixError> {
     }
     add_included(&mut rows, manifest, &groups, &axes);
     let mut names = Names::default();
-    let cells = rows
+    let cells = of_their_engines(rows, &axes, knows)
         .into_iter()
         .map(|values| Cell {
             id: names.cell_id(&axes, &values),
@@ -74,6 +78,24 @@ pub fn expand(manifest: &Manifest) -> Result<Cells, MatrixError> {
         })
         .collect();
     Ok(Cells { axes, cells: names.distinct(cells) })
+}
+
+/// The rows without what their engines do not know, each of them once.
+fn of_their_engines(
+    rows: Vec<Vec<Scalar>>,
+    axes: &[String],
+    knows: &dyn Fn(&str, &str) -> bool,
+) -> Vec<Vec<Option<Scalar>>> {
+    let Some(at) = axes.iter().position(|axis| axis == ENGINE) else {
+        return rows.into_iter().map(|row| row.into_iter().map(Some).collect()).collect();
+    };
+    let mut known: HashMap<Scalar, Vec<bool>> = HashMap::new();
+    let rows = rows.into_iter().map(|row| {
+        let of_engine = |engine: &str| axes.iter().map(|axis| knows(engine, axis)).collect();
+        let known = known.entry(row[at].clone()).or_insert_with(|| of_engine(&row[at].to_string()));
+        row.into_iter().zip(known).map(|(value, known)| known.then_some(value)).collect()
+    });
+    rows.collect::<IndexSet<Vec<Option<Scalar>>>>().into_iter().collect()
 }
 
 /// The group that holds `model` first: other axes may have other values for some models.
@@ -86,6 +108,10 @@ fn groups(manifest: &Manifest) -> Vec<Group<'_>> {
             let values = manifest.models.keys().map(|name| vec![Scalar::Text(name.clone())]).collect();
             groups.insert(0, Group { names: vec!["model"], values });
         }
+    }
+    if !manifest.engines.is_empty() && !groups.iter().any(|group| group.names.contains(&ENGINE)) {
+        let values = manifest.engines.keys().map(|label| vec![Scalar::Text(label.clone())]).collect();
+        groups.insert(1, Group { names: vec![ENGINE], values });
     }
     groups
 }
@@ -156,13 +182,14 @@ fn add_included(rows: &mut Vec<Vec<Scalar>>, manifest: &Manifest, groups: &[Grou
     }
 }
 
-fn reason_to_exclude(matrix: &Matrix, axes: &[String], values: &[Scalar]) -> Option<Arc<str>> {
+fn reason_to_exclude(matrix: &Matrix, axes: &[String], values: &[Option<Scalar>]) -> Option<Arc<str>> {
     let matches = |matching: &IndexMap<String, AxisValue>| {
         matching.iter().all(|(axis, wanted)| {
-            let Some(at) = axes.iter().position(|name| name == axis) else { return false };
+            let at = axes.iter().position(|name| name == axis);
+            let Some(value) = at.and_then(|at| values[at].as_ref()) else { return false };
             match wanted {
-                AxisValue::One(wanted) => values[at] == *wanted,
-                AxisValue::Together(wanted) => wanted.contains(&values[at]),
+                AxisValue::One(wanted) => value == wanted,
+                AxisValue::Together(wanted) => wanted.contains(value),
             }
         })
     };
@@ -172,7 +199,7 @@ fn reason_to_exclude(matrix: &Matrix, axes: &[String], values: &[Scalar]) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Format, read_text};
+    use crate::manifest::{Engine, Format, read_text};
 
     fn manifest(matrix: &str) -> Manifest {
         let text = format!(
@@ -183,7 +210,7 @@ mod tests {
     }
 
     fn ids(matrix: &str) -> Vec<String> {
-        let cells = expand(&manifest(matrix)).unwrap();
+        let cells = expand(&manifest(matrix), &|_, _| true).unwrap();
         cells
             .cells
             .iter()
@@ -236,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_has_only_the_axes_that_it_knows() {
+        let mut manifest = manifest("  axes: {model: [a], tp: [1, 2], cache: [1]}\n  include: [{model: b, tp: 3}]");
+        manifest.engine = None;
+        manifest.engines = ["x", "y"].map(|name| (name.to_owned(), Engine::default())).into();
+        manifest.matrix.include[0].insert("engine".to_owned(), "y".into());
+        let cells = expand(&manifest, &|engine, axis| engine == "x" || axis != "tp").unwrap();
+        let ids: Vec<String> = cells.cells.iter().map(|cell| cell.id.to_string()).collect();
+        assert_eq!(ids, ["a/x/tp1/cache-1", "a/x/tp2/cache-1", "a/y/cache-1", "b/y/cache-1"]);
+        assert_eq!(cells.axes, ["model", "engine", "tp", "cache"]);
+        assert_eq!(cells.cells[2].values[2], None);
+    }
+
+    #[test]
     fn ids_are_safe_as_paths_and_distinct() {
         let ids = ids("  axes: {model: [a], note: ['x y', 'x/y', '..', 中文]}");
         assert_eq!(ids[3], "a/note-中文");
@@ -247,11 +287,11 @@ mod tests {
     fn an_axis_without_values_and_a_huge_product_are_refused() {
         let mut without_values = manifest("  axes: {precision: [fp16]}");
         without_values.matrix.axes["precision"].clear();
-        assert!(matches!(expand(&without_values), Err(MatrixError::Empty { .. })));
+        assert!(matches!(expand(&without_values, &|_, _| true), Err(MatrixError::Empty { .. })));
         let list: Vec<String> = (0..400).map(|i| i.to_string()).collect();
         let list = list.join(", ");
         let huge = format!("  axes: {{a: [{list}], b: [{list}], c: [{list}]}}");
-        assert!(matches!(expand(&manifest(&huge)), Err(MatrixError::TooMany { .. })));
+        assert!(matches!(expand(&manifest(&huge), &|_, _| true), Err(MatrixError::TooMany { .. })));
     }
 
     proptest::proptest! {
@@ -262,7 +302,7 @@ mod tests {
                 let values: Vec<String> = (0..*size).map(|value| value.to_string()).collect();
                 text = format!("{text}, x{index}: [{}]", values.join(", "));
             }
-            let cells = expand(&manifest(&(text + "}"))).unwrap().cells;
+            let cells = expand(&manifest(&(text + "}")), &|_, _| true).unwrap().cells;
             proptest::prop_assert_eq!(cells.len(), sizes.iter().product::<usize>());
         }
     }

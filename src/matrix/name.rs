@@ -14,10 +14,11 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn cell_id(&mut self, axes: &[String], values: &[Scalar]) -> CellId {
+    pub(super) fn cell_id(&mut self, axes: &[String], values: &[Option<Scalar>]) -> CellId {
         let mut id = String::new();
         for (at, (axis, value)) in axes.iter().zip(values).enumerate() {
-            if at > 0 {
+            let Some(value) = value else { continue };
+            if !id.is_empty() {
                 id.push('/');
             }
             // One entry for each value of an axis: the sweep may have a hundred thousand cells.
@@ -43,7 +44,7 @@ impl Names {
 fn part(axis: &str, value: &Scalar) -> String {
     let value = safe(&value.to_string());
     match axis {
-        "model" | "precision" => value,
+        "model" | "engine" | "precision" => value,
         "batch_size" => format!("bs{value}"),
         "tp" | "pp" | "isl" | "osl" => format!("{axis}{value}"),
         _ => format!("{}-{value}", safe(axis)),

@@ -44,8 +44,8 @@ impl Only {
                 .ok_or_else(|| OnlyError::UnknownAxis { axis: axis.clone(), known: cells.axes.clone() })?;
             let mut seen = vec![false; values.len()];
             for (cell, chosen) in cells.cells.iter().zip(&mut chosen) {
-                let value = cell.values[at].to_string();
-                match values.iter().position(|wanted| *wanted == value) {
+                let value = cell.values[at].as_ref().map(ToString::to_string);
+                match values.iter().position(|wanted| Some(wanted) == value.as_ref()) {
                     Some(which) => seen[which] = true,
                     None => *chosen = false,
                 }
@@ -67,7 +67,7 @@ mod tests {
     fn cells() -> Cells {
         let cell = |precision: &str, tp: i64| Cell {
             id: CellId::new(format!("{precision}/tp{tp}")),
-            values: vec![precision.into(), tp.into()],
+            values: vec![Some(precision.into()), Some(tp.into())],
             excluded: None,
         };
         Cells {

@@ -24,6 +24,8 @@ pub(super) struct Family {
     pub running: &'static [Sum],
     /// Gauges: requests that wait for it.
     pub waiting: &'static [Sum],
+    /// A counter that rises while anything is computed, for pages without the gauges.
+    pub work: &'static [Sum],
 }
 
 pub(super) type Sum = &'static [&'static str];
@@ -78,6 +80,7 @@ const EMBEDDED: Family = Family {
     prefix_hits: &[],
     running: &[&["benchrun_engine_requests_running"]],
     waiting: &[&["benchrun_engine_requests_waiting"]],
+    work: &[],
 };
 
 /// docs.vllm.ai, "Production Metrics". `gpu_cache_usage_perc` and `gpu_prefix_cache_*` are the names until v0.10.
@@ -95,6 +98,7 @@ const VLLM: Family = Family {
     ],
     running: &[&["vllm:num_requests_running"]],
     waiting: &[&["vllm:num_requests_waiting"]],
+    work: &[],
 };
 
 /// docs.sglang.io, "Production Metrics"; only with `--enable-metrics`. With `--enable-metrics-for-all-schedulers` every
@@ -110,6 +114,7 @@ const SGLANG: Family = Family {
     prefix_hits: &[Share { part: &["sglang:cached_tokens_total"], whole: &["sglang:prompt_tokens_total"] }],
     running: &[&["sglang:num_running_reqs{tp_rank=0}"]],
     waiting: &[&["sglang:num_queue_reqs{tp_rank=0}"]],
+    work: &[],
 };
 
 /// lmdeploy/metrics/loggers.py; on by default since v0.11.
@@ -124,6 +129,7 @@ const LMDEPLOY: Family = Family {
     prefix_hits: &[Share { part: &["lmdeploy:cached_tokens_total"], whole: &["lmdeploy:prompt_tokens_total"] }],
     running: &[&["lmdeploy:num_requests_running"]],
     waiting: &[&["lmdeploy:num_requests_waiting"]],
+    work: &[],
 };
 
 /// `trtllm-serve`, at `/prometheus/metrics`, with `return_perf_metrics`.
@@ -138,6 +144,7 @@ const TRTLLM_SERVE: Family = Family {
     prefix_hits: &[],
     running: &[&["trtllm_num_requests_running"]],
     waiting: &[&["trtllm_num_requests_waiting"]],
+    work: &[],
 };
 
 /// tools/server/README.md of llama.cpp; only with `--metrics`. It counts no requests, and `prompt_tokens_total` leaves
@@ -156,6 +163,7 @@ const LLAMA_CPP: Family = Family {
     }],
     running: &[&["llamacpp:requests_processing"]],
     waiting: &[&["llamacpp:requests_deferred"]],
+    work: &[],
 };
 
 /// Triton with the TensorRT-LLM backend. Every model of an ensemble counts a request, so only the one that was asked is
@@ -182,4 +190,5 @@ const TRITON: Family = Family {
     prefix_hits: &[],
     running: &[&["nv_trt_llm_request_metrics{request_type=active}"]],
     waiting: &[&["nv_trt_llm_request_metrics{request_type=waiting}"]],
+    work: &[&["nv_inference_count"]],
 };

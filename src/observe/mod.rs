@@ -13,6 +13,7 @@ mod checks;
 mod families;
 mod figures;
 mod gpu;
+mod idle;
 mod machine;
 mod observation;
 mod prometheus;
@@ -24,5 +25,6 @@ mod snapshot;
 mod tests;
 
 pub use gpu::visible_gpus;
+pub use idle::wait_until_idle;
 pub use observation::{Marker, Observation, Watch};
 pub use sent::Sent;

@@ -158,9 +158,8 @@ struct Watcher {
 impl Watcher {
     async fn start(watch: Watch) -> Self {
         let Watch { metrics_url, pause, model, series, processes, gpus } = watch;
-        let client = reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(1).timeout(PAGE_LIMIT);
         let mut watcher = Self {
-            client: client.build().unwrap_or_default(),
+            client: web_client(),
             url: metrics_url,
             pause,
             began: Instant::now(),
@@ -235,7 +234,13 @@ impl Watcher {
     }
 }
 
-async fn read_page(client: &reqwest::Client, url: &str) -> Option<String> {
+/// One connection, to the server and to no proxy.
+pub(super) fn web_client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(1).timeout(PAGE_LIMIT);
+    client.build().unwrap_or_default()
+}
+
+pub(super) async fn read_page(client: &reqwest::Client, url: &str) -> Option<String> {
     let mut answer = client.get(url).send().await.ok().filter(|answer| answer.status() == reqwest::StatusCode::OK)?;
     let mut page = Vec::new();
     while let Some(chunk) = answer.chunk().await.ok()? {

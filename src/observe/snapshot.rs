@@ -182,8 +182,8 @@ impl<'a> Selector<'a> {
 
 /// Every name that a family reads.
 fn names_of(family: &Family) -> Vec<String> {
-    let counted = [family.requests, family.prompt_tokens, family.generation_tokens, family.running, family.waiting];
-    let sums = counted.into_iter().flatten().copied();
+    let counted = [family.requests, family.prompt_tokens, family.generation_tokens];
+    let sums = counted.into_iter().chain([family.running, family.waiting, family.work]).flatten().copied();
     let shares = family.kv_cache_usage.iter().chain(family.prefix_hits).flat_map(|share| [share.part, share.whole]);
     let name = |text: &str| Selector::parse(text, "").name.to_owned();
     let timers = family.ttft.iter().chain(family.queue).flat_map(|timer| match *timer {

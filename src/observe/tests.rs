@@ -1,4 +1,5 @@
 use super::figures::Pages;
+use super::idle::Activity;
 use super::sent::Sent;
 use super::snapshot::{Snapshot, Window, family_of_page};
 use crate::record::{RequestError, RequestKind, RequestRecord, RequestStatus, ServerWindow, TokenSource};
@@ -33,6 +34,22 @@ fn figures(page: &str, model: &str) -> [Option<f64>; 10] {
         to.sum(family.running, model),
         to.sum(family.waiting, model),
     ]
+}
+
+#[test]
+fn a_server_is_idle_when_nothing_runs_or_nothing_was_added() {
+    let activity = |page: &str| Activity::of_page(page).unwrap();
+    // With the gauges of the backend, and without.
+    assert_eq!(activity(TRITON), Activity::InFlight(4.0));
+    let bare = |model: &str, count: u32| format!("nv_inference_count{{model=\"{model}\",version=\"1\"}} {count}\n");
+    let page = |tokens: u32| bare("ensemble", 1) + &bare("postprocessing", tokens);
+    assert!(!activity(&page(8)).is_idle_since(activity(&page(7))));
+    assert!(activity(&page(8)).is_idle_since(activity(&page(8))));
+    let running = |requests: u32| format!("vllm:num_requests_running {requests}\nvllm:num_requests_waiting 0\n");
+    assert!(!activity(&running(1)).is_idle_since(activity(&running(1))));
+    assert!(!activity(&running(0)).is_idle_since(activity(&running(1))), "it may be between two");
+    assert!(activity(&running(0)).is_idle_since(activity(&running(0))));
+    assert_eq!(Activity::of_page("llamacpp:prompt_tokens_total 3\n"), None);
 }
 
 #[test]
@@ -114,11 +131,13 @@ fn record(number: u64, kind: RequestKind, tokens: u32) -> RequestRecord {
         last_token_ns: None,
         end_ns: (number + 1) * 1_000_000_000,
         chunk_ns: Vec::new(),
+        chunk_bytes: Vec::new(),
         status: RequestStatus::Ok,
         error: None,
         input_tokens: Some(tokens),
         input_tokens_sent: None,
         output_tokens: Some(tokens),
+        output_tokens_asked: None,
         output_tokens_source: Some(TokenSource::ServerUsage),
         finish_reason: None,
         output_text: String::new(),

@@ -1,36 +1,38 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::engine::{EngineInputs, Known};
 use super::material::{Canonical, Decided, Material, ROLES, point_key, sorted};
-use super::phase::{Load, PHASE_AXES, Phases};
-use super::types::{CellState, Plan, PlannedCell, Point, PointState, State, Step};
-use super::values::{KNOWN_AXES, Places, Values, ValuesOf};
+use super::phase::{Load, Loads, PHASE_AXES, Phases};
+use super::series::follow;
+use super::types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step};
+use super::values::{KNOWN_AXES, Values};
 use super::{History, ModelIdentity};
 use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
 use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
-use crate::recipe::{LoadedRecipe, Part, RecipeError, Rendered};
+use crate::recipe::{Part, RecipeError, Rendered};
 use crate::render::Context;
-use crate::spec::Protocol;
+use crate::spec::{Protocol, Series};
+use crate::stats::Outcome;
 
 /// All that a plan is made of.
 pub struct Inputs<'a> {
     pub manifest: &'a Manifest,
-    pub recipe: &'a LoadedRecipe,
+    /// In the order of [`Manifest::chosen_engines`].
+    pub engines: Vec<EngineInputs<'a>>,
     pub cells: Cells,
     /// Which cells `--only` chooses; one entry a cell.
     pub chosen: Vec<bool>,
     /// By model name.
     pub models: &'a BTreeMap<String, ModelIdentity>,
-    /// Versions by the name under the recipe's `programs`.
-    pub programs: &'a BTreeMap<String, String>,
-    /// What settings with an `ask` are on this machine.
-    pub asked: &'a BTreeMap<String, Scalar>,
     /// sha256 of the data files, by path as the manifest has it.
     pub data_files: &'a HashMap<PathBuf, String>,
     pub history: &'a History,
+    /// What a load point that the store holds showed: decides what its series measures next.
+    pub outcome: &'a dyn Fn(&Plan, usize) -> Option<Outcome>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +68,14 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
     if !planner.contradictions.is_empty() {
         return Err(PlanError::Contradictions { found: planner.contradictions });
     }
-    let version = inputs.manifest.engine.version.as_ref().or(inputs.recipe.recipe.versions.first());
     let mut plan = Plan {
         name: inputs.manifest.name.clone(),
-        engine: inputs.manifest.engine.name.clone(),
-        engine_version: version.cloned().unwrap_or_default(),
+        engines: inputs.engines.iter().map(EngineInputs::plan_engine).collect(),
         axes,
         cells,
         steps: planner.steps,
         points: planner.points,
+        series: planner.series,
         slos: inputs.manifest.benchmarks.iter().filter_map(|(name, phase)| Some((name.clone(), phase.slo?))).collect(),
         warnings: Vec::new(),
     };
@@ -83,6 +84,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
             plan.steps[server].points.push(index);
         }
     }
+    follow(&mut plan, inputs.outcome);
     explain(&mut plan, inputs.history);
     settle(&mut plan, inputs.history);
     plan.warnings = provisional_models(&inputs).chain(idle_axes(&plan)).collect();
@@ -180,22 +182,21 @@ fn idle_axes(plan: &Plan) -> Vec<String> {
 /// The values that some templates look up, in the order of their names.
 type Used = Vec<Option<Scalar>>;
 
-/// Everything is computed once for each combination of the values that it looks up, and not once for each cell.
+/// Everything is computed once for each engine and combination of the values that it looks up, and not once for each
+/// cell.
 struct Planner<'a> {
     inputs: &'a Inputs<'a>,
-    values_of: ValuesOf,
-    places: Places,
+    engines: Vec<Known<'a>>,
+    /// Where a cell's values name its engine, if there are several.
+    engine_axis: Option<usize>,
     phases: Phases<'a>,
-    limit_names: Vec<String>,
-    limits: HashMap<Used, Option<Arc<str>>>,
+    limits: HashMap<(usize, Used), Option<Arc<str>>>,
     contradictions: Vec<(CellId, Arc<str>)>,
-    part_names: BTreeMap<Part, Vec<String>>,
-    /// By the values that any part looks up.
-    servers: HashMap<Used, usize>,
-    server_names: Vec<String>,
+    /// By the engine, and the values that any part looks up.
+    servers: HashMap<(usize, Used), usize>,
     fetches: HashMap<String, usize>,
-    /// What decides a part, as an index into `decided`.
-    parts: HashMap<(Part, Used), usize>,
+    /// What decides a part of an engine's recipe, as an index into `decided`.
+    parts: HashMap<(usize, Part, Used), usize>,
     /// `None` for a part that has nothing to do.
     decided: Vec<Option<Arc<Decided>>>,
     /// By what decides the part and the steps before it.
@@ -203,40 +204,46 @@ struct Planner<'a> {
     by_key: HashMap<StepKey, usize>,
     steps: Vec<Step>,
     points: Vec<Point>,
+    series: Vec<PlannedSeries>,
 }
 
 impl<'a> Planner<'a> {
     fn new(inputs: &'a Inputs<'a>) -> Self {
-        let recipe = inputs.recipe;
-        let values_of = ValuesOf::new(inputs.manifest, recipe, &inputs.cells.axes, inputs.asked);
-        let names = |part| recipe.used(part).iter().filter(|name| values_of.may_have(name)).cloned().collect();
-        let used = Part::ALL.into_iter().flat_map(|part| recipe.used(part)).filter(|name| values_of.may_have(name));
-        let server_names: BTreeSet<String> = used.cloned().chain(["model".to_owned()]).collect();
-        let mut limit_names = recipe.used_by_limits();
-        limit_names.insert("precision".to_owned());
+        let axes = &inputs.cells.axes;
+        let engines = inputs.engines.iter().enumerate();
         Self {
             inputs,
-            places: Places::symbolic(inputs.manifest, recipe),
-            phases: Phases::new(inputs.manifest, &inputs.cells.axes, inputs.data_files),
-            limit_names: limit_names.into_iter().collect(),
+            engines: engines.map(|(index, engine)| Known::new(index, inputs.manifest, engine, axes)).collect(),
+            engine_axis: axes.iter().position(|axis| axis == "engine"),
+            phases: Phases::new(inputs.manifest, axes, inputs.data_files),
             limits: HashMap::new(),
             contradictions: Vec::new(),
-            part_names: Part::ALL.into_iter().map(|part| (part, names(part))).collect(),
             servers: HashMap::new(),
-            server_names: server_names.into_iter().collect(),
             fetches: HashMap::new(),
             parts: HashMap::new(),
             decided: Vec::new(),
             part_steps: HashMap::new(),
             by_key: HashMap::new(),
-            values_of,
             steps: Vec::new(),
             points: Vec::new(),
+            series: Vec::new(),
         }
     }
 
+    fn engine(&self, values: &Values) -> &Known<'a> {
+        &self.engines[values.engine()]
+    }
+
+    /// The engine of a cell with these values.
+    fn engine_of(&self, values: &[Option<Scalar>]) -> usize {
+        let label = self.engine_axis.and_then(|at| values[at].as_ref()?.as_text());
+        let is_it = |engine: &Known<'_>| label.is_none_or(|label| engine.inputs.chosen.label == label);
+        self.engines.iter().position(is_it).expect("the axis has names of engines only, and there is one at least")
+    }
+
     fn cell(&mut self, index: usize, cell: Cell, chosen: bool, axes: &[String]) -> Result<PlannedCell, PlanError> {
-        let values = &Arc::new(self.values_of.cell(cell.values));
+        let engine = self.engine_of(&cell.values);
+        let values = &Arc::new(self.engines[engine].values_of.cell(cell.values));
         let model = values.get("model").and_then(Scalar::as_text).unwrap_or_default().to_owned();
         let first_point = self.points.len();
         let mut gpus = 0;
@@ -256,27 +263,21 @@ impl<'a> Planner<'a> {
         // Without an axis, each phase has a length of its own.
         let of_phase = |axis: &str| ["isl", "osl"].contains(&axis) && values.axis(axis).is_none();
         let values = axes.iter().map(|axis| values.get(axis).filter(|_| !of_phase(axis)).cloned()).collect();
-        Ok(PlannedCell { id: cell.id, model, values, state, gpus, points: first_point..self.points.len() })
+        Ok(PlannedCell { id: cell.id, model, engine, values, state, gpus, points: first_point..self.points.len() })
     }
 
     /// Why the engine cannot do a cell, if it cannot. What cannot be meant of one that it can do is kept for the end.
     fn unsupported(&mut self, cell: &CellId, values: &Values) -> Result<Option<Arc<str>>, PlanError> {
-        let used = used(&self.limit_names, values);
+        let engine = self.engine(values);
+        let used = (values.engine(), used(&engine.limit_names, values));
         if let Some(known) = self.limits.get(&used) {
             return Ok(known.clone());
         }
-        let recipe = self.inputs.recipe;
-        let precisions = &recipe.recipe.precisions;
-        let precision = values.get("precision").map(ToString::to_string).unwrap_or_default();
-        let context = values.with(&self.places);
-        let met: Option<Arc<str>> = if precisions.contains_key(&precision) {
-            recipe.limit_met(&context)?.map(Into::into)
-        } else {
-            let known: Vec<&str> = precisions.keys().map(String::as_str).collect();
-            let engine = &recipe.recipe.engine;
-            Some(format!("engine `{engine}` has no precision `{precision}` (it has {})", known.join(", ")).into())
+        let met: Option<Arc<str>> = engine.unsupported(values)?.map(Into::into);
+        let contradiction = match met {
+            None => engine.inputs.recipe.contradiction(&values.with(&engine.places))?,
+            Some(_) => None,
         };
-        let contradiction = if met.is_none() { recipe.contradiction(&context)? } else { None };
         if let Some(because) = contradiction
             && !self.contradictions.iter().any(|(_, known)| **known == *because)
         {
@@ -293,18 +294,32 @@ impl<'a> Planner<'a> {
         };
         for phase in 0..self.inputs.manifest.benchmarks.len() {
             let loads = self.phases.loads(phase, values, &model_key)?;
-            for load in loads.iter() {
-                let state = self.point_state(state, load);
-                self.points.push(Point {
-                    cell,
-                    name: load.name.clone(),
-                    load: load.point.clone(),
-                    data: load.data.clone(),
-                    state,
-                });
+            for Loads { series, all } in loads.iter() {
+                self.add_group(cell, state, series.as_ref(), all);
             }
         }
         Ok(())
+    }
+
+    fn add_group(&mut self, cell: usize, state: &CellState, series: Option<&Arc<Series>>, loads: &[Load]) {
+        let first = self.points.len();
+        for load in loads {
+            let state = self.point_state(state, load);
+            let planned = matches!(state, PointState::Planned { .. });
+            self.points.push(Point {
+                cell,
+                name: load.name.clone(),
+                load: load.point.clone(),
+                data: load.data.clone(),
+                series: series.filter(|_| planned).map(|_| self.series.len()),
+                state,
+            });
+            if series.is_some() && !planned {
+                // One row says why, not one for each load that could have been tried.
+                return;
+            }
+        }
+        self.series.extend(series.map(|rule| PlannedSeries { rule: rule.clone(), points: first..self.points.len() }));
     }
 
     fn point_state(&self, cell: &CellState, load: &Load) -> PointState {
@@ -314,7 +329,7 @@ impl<'a> Planner<'a> {
             CellState::Excluded { because } => return PointState::Excluded { because: because.clone() },
             CellState::NotChosen => return PointState::NotChosen,
         };
-        let recipe = &self.inputs.recipe.recipe;
+        let recipe = &self.engines[server.values.engine()].inputs.recipe.recipe;
         if !recipe.server.protocols.contains_key(&load.point.protocol) {
             let because = format!("engine `{}` does not serve protocol `{}`", recipe.engine, load.point.protocol);
             return PointState::Unsupported { because: because.into() };
@@ -326,7 +341,7 @@ impl<'a> Planner<'a> {
     }
 
     fn server(&mut self, model: &str, values: &Arc<Values>) -> Result<usize, PlanError> {
-        let used = used(&self.server_names, values);
+        let used = (values.engine(), used(&self.engine(values).server_names, values));
         if let Some(&known) = self.servers.get(&used) {
             return Ok(known);
         }
@@ -368,12 +383,13 @@ impl<'a> Planner<'a> {
 
     /// What decides a part for these values, as an index into `decided`.
     fn decided(&mut self, part: Part, values: &Values) -> Result<usize, PlanError> {
-        let memo_key = (part, used(&self.part_names[&part], values));
+        let engine = self.engine(values);
+        let memo_key = (values.engine(), part, used(&engine.part_names[&part], values));
         if let Some(&known) = self.parts.get(&memo_key) {
             return Ok(known);
         }
-        let context = values.with(&self.places);
-        let decided = match self.inputs.recipe.render(part, &context)? {
+        let context = values.with(&engine.places);
+        let decided = match engine.inputs.recipe.render(part, &context)? {
             None => None,
             Some(rendered) => Some(Arc::new(self.decide(part, &rendered, &context, values)?)),
         };
@@ -389,17 +405,16 @@ impl<'a> Planner<'a> {
         context: &Context,
         values: &Values,
     ) -> Result<Decided, PlanError> {
-        let recipe = self.inputs.recipe;
-        let runtime = &self.inputs.manifest.runtime;
+        let EngineInputs { chosen, recipe, programs, .. } = self.engine(values).inputs;
         let program = rendered.command.first();
         // A launcher such as mpirun names the program that it starts.
-        let versions = rendered.command.iter().filter_map(|word| self.inputs.programs.get_key_value(word));
+        let versions = rendered.command.iter().filter_map(|word| programs.get_key_value(word));
         let mut material = Material {
             values: values.named_by(recipe, part),
             worked_out: recipe.worked_out(part, context),
             rendered: Some(Canonical::of(rendered)),
             programs: versions.map(|(name, version)| (name.as_str(), version.as_str())).collect(),
-            environment: if program.is_some() { sorted(runtime.env()) } else { BTreeMap::new() },
+            environment: if program.is_some() { sorted(chosen.runtime.env()) } else { BTreeMap::new() },
             ..Material::new(part.step())
         };
         if part == Part::Server {
@@ -455,9 +470,10 @@ impl<'a> Planner<'a> {
     /// `build tiny-qwen2 int8_wo batch_size=4`: the words of the steps that it reads, the axes that it looks up itself, and
     /// what the recipe works out from others.
     fn label(&self, part: Part, model: &str, values: &Values, inputs: &[usize], decided: &Decided) -> String {
-        let recipe = self.inputs.recipe;
+        let EngineInputs { chosen, recipe, .. } = self.engine(values).inputs;
         let kind = part.step().name();
         let mut words: Vec<String> = vec![model.to_owned()];
+        words.extend(self.engine_axis.map(|_| chosen.label.to_owned()));
         let inherited = inputs.iter().filter_map(|&step| self.steps[step].label.split_once(' '));
         // A model's name may hold spaces.
         let inherited =

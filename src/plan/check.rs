@@ -9,30 +9,82 @@ use crate::manifest::{Draft, KeyPath, did_you_mean};
 use crate::recipe::{LoadedRecipe, Part, Setting, SettingKind};
 use crate::spec::Protocol;
 
-/// Complains of what is wrong with a manifest in the light of its recipe: settings that the engine does not have or that
+/// An engine of a manifest that is being read.
+pub struct EngineDraft {
+    /// Where the manifest has it: `engine`, or `engines.NAME`.
+    pub path: KeyPath,
+    pub label: String,
+    /// What the manifest has there.
+    pub said: Value,
+    pub recipe: LoadedRecipe,
+}
+
+/// Complains of what is wrong with a manifest in the light of its recipes: settings that an engine does not have or that
 /// are out of range, axes that nothing uses, an unknown version. All mistakes, each at its place in the file.
 ///
 /// What has the wrong type is passed over, and so is what would follow from it: reading has said it.
-pub fn check(draft: &mut Draft, recipe: &LoadedRecipe) {
+pub fn check(draft: &mut Draft, engines: &[EngineDraft]) {
     let manifest = draft.json();
-    let mut check = Check { manifest: &manifest, recipe, draft };
-    check.version();
-    for (name, value) in entries(manifest.pointer("/engine/settings")) {
-        check.setting(name, value);
+    let mut check = Check { manifest: &manifest, engines, draft };
+    for engine in engines {
+        check.engine(engine);
     }
+    let matrix = KeyPath::of_keys(&["matrix"]);
     for (name, values) in entries(manifest.pointer("/matrix/axes")) {
-        check.axis(&KeyPath::of_keys(&["matrix", "axes", name]), name, values);
+        check.axis(&matrix.key("axes").key(name), name, values);
     }
     for (model, axes) in entries(manifest.pointer("/matrix/per_model")) {
         for (name, values) in entries(Some(axes)) {
-            check.axis(&KeyPath::of_keys(&["matrix", "per_model", model, name]), name, values);
+            check.axis(&matrix.key("per_model").key(model).key(name), name, values);
         }
     }
+    for (index, cell) in items(manifest.pointer("/matrix/include")) {
+        check.include(&matrix.key("include").index(index), cell);
+    }
+    for (index, exclude) in items(manifest.pointer("/matrix/exclude")) {
+        for (name, value) in entries(exclude.get("where")) {
+            let path = matrix.key("exclude").index(index).key("where").key(name);
+            match value {
+                Value::Array(values) => check.each(&path, name, values),
+                value => check.value(path, name, value),
+            }
+        }
+    }
+}
+
+/// Whether the manifest makes anything of an axis for an engine: its recipe looks the value up, or the phases do.
+#[must_use]
+pub fn knows(manifest: &Value, recipe: &LoadedRecipe, axis: &str) -> bool {
+    match axis {
+        // Without a value in the phase itself, the axis is what the phase takes.
+        "isl" => in_templates(recipe, axis) || !every_phase_has(manifest, &HAS_ISL),
+        "osl" => in_templates(recipe, axis) || !every_phase_has(manifest, &HAS_OSL),
+        "model" | "engine" | "precision" => true,
+        // What benchrun itself tells the templates.
+        "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" | "index" => false,
+        _ => PHASE_AXES.contains(&axis) || recipe.uses(axis),
+    }
+}
+
+/// Whether there are phases, and each of them has one of these fields.
+fn every_phase_has(manifest: &Value, fields: &[&str]) -> bool {
+    let mut phases = entries(manifest.get("benchmarks")).peekable();
+    phases.peek().is_some() && phases.all(|(_, phase)| fields.iter().any(|field| phase.pointer(field).is_some()))
+}
+
+/// Whether a step or the server looks the value up; a limit alone does not make a difference.
+fn in_templates(recipe: &LoadedRecipe, axis: &str) -> bool {
+    Part::ALL.iter().any(|&part| recipe.used(part).contains(axis))
 }
 
 /// The entries of a map; none of anything else.
 fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
     value.and_then(Value::as_object).into_iter().flat_map(Map::iter)
+}
+
+/// The items of a list; none of anything else.
+fn items(value: Option<&Value>) -> impl Iterator<Item = (usize, &Value)> {
+    value.and_then(Value::as_array).into_iter().flatten().enumerate()
 }
 
 /// Where a phase says how long its prompts are, or that its data do.
@@ -43,35 +95,34 @@ const HAS_OSL: [&str; 2] = ["/output/tokens", "/data/trace"];
 
 struct Check<'a> {
     manifest: &'a Value,
-    recipe: &'a LoadedRecipe,
+    engines: &'a [EngineDraft],
     draft: &'a mut Draft,
 }
 
 impl Check<'_> {
-    fn version(&mut self) {
-        let recipe = &self.recipe.recipe;
-        let version = self.manifest.pointer("/engine/version").and_then(Value::as_str);
+    fn engine(&mut self, engine: &EngineDraft) {
+        let EngineDraft { path, said, recipe, .. } = engine;
+        let recipe = &recipe.recipe;
+        let version = said.get("version").and_then(Value::as_str);
         if let Some(version) = version.filter(|version| !recipe.versions.iter().any(|known| known == version)) {
             let message = format!("engine `{}` has no version `{version}`", recipe.engine);
             let hint = format!("known versions: {}", recipe.versions.join(", "));
-            self.draft.complain(KeyPath::of_keys(&["engine", "version"]), message, Some(hint));
+            self.draft.complain(path.key("version"), message, Some(hint));
+        }
+        for (name, value) in entries(said.get("settings")) {
+            let path = path.key("settings").key(name);
+            if let Some(setting) = recipe.settings.get(name) {
+                self.complain_of(path, wrong_json(setting, value));
+            } else {
+                let message = format!("engine `{}` has no setting `{name}`", recipe.engine);
+                let known: Vec<&str> = recipe.settings.keys().map(String::as_str).collect();
+                self.draft.complain(path, message, Some(did_you_mean(name, "settings", &known)));
+            }
         }
     }
 
-    fn setting(&mut self, name: &str, value: &Value) {
-        let path = KeyPath::of_keys(&["engine", "settings", name]);
-        let recipe = &self.recipe.recipe;
-        if let Some(setting) = recipe.settings.get(name) {
-            self.value(path, setting, value);
-        } else {
-            let message = format!("engine `{}` has no setting `{name}`", recipe.engine);
-            let known: Vec<&str> = recipe.settings.keys().map(String::as_str).collect();
-            self.draft.complain(path, message, Some(did_you_mean(name, "settings", &known)));
-        }
-    }
-
-    fn value(&mut self, path: KeyPath, setting: &Setting, value: &Value) {
-        if let Some(message) = Scalar::deserialize(value).ok().and_then(|value| wrong(setting, &value)) {
+    fn complain_of(&mut self, path: KeyPath, problem: Option<String>) {
+        if let Some(message) = problem {
             self.draft.complain(path, message, None);
         }
     }
@@ -79,60 +130,69 @@ impl Check<'_> {
     fn axis(&mut self, path: &KeyPath, name: &str, values: &Value) {
         let together = name.contains('/');
         for (position, part) in name.split('/').enumerate() {
-            if !self.is_used(part) {
+            if !self.engines.iter().any(|engine| knows(self.manifest, &engine.recipe, part)) {
                 let message = format!("nothing uses the axis `{part}`");
                 self.draft.complain(path.clone(), message, Some(self.instead_of(part)));
             }
-            let of_phase = phase_field(part);
-            let Some(setting) = of_phase.as_ref().or_else(|| self.recipe.recipe.settings.get(part)) else { continue };
-            for (index, value) in values.as_array().into_iter().flatten().enumerate() {
+            for (index, value) in items(Some(values)) {
                 let at = path.index(index);
                 if !together {
-                    self.value(at, setting, value);
+                    self.value(at, part, value);
                 } else if let Some(value) = value.get(position) {
-                    self.value(at.index(position), setting, value);
+                    self.value(at.index(position), part, value);
                 }
             }
         }
     }
 
+    /// A cell of its own. One for an engine by name gives only what that engine knows.
+    fn include(&mut self, path: &KeyPath, cell: &Value) {
+        let label = cell.get("engine").and_then(Value::as_str);
+        let engine = self.engines.iter().find(|engine| label == Some(&*engine.label));
+        for (name, value) in entries(Some(cell)) {
+            let path = path.key(name);
+            if let Some(engine) = engine.filter(|engine| !knows(self.manifest, &engine.recipe, name)) {
+                let message = format!("engine `{}` makes nothing of the axis `{name}`", engine.label);
+                self.draft.complain(path.clone(), message, Some("leave it out".to_owned()));
+            }
+            let setting = engine.and_then(|engine| engine.recipe.recipe.settings.get(name));
+            match setting {
+                Some(setting) => self.complain_of(path, wrong_json(setting, value)),
+                None => self.value(path, name, value),
+            }
+        }
+    }
+
+    fn each(&mut self, path: &KeyPath, name: &str, values: &[Value]) {
+        for (index, value) in values.iter().enumerate() {
+            self.value(path.index(index), name, value);
+        }
+    }
+
+    /// Complains of an axis' value that no engine takes. One that only some take makes cells of the others `unsupported`.
+    fn value(&mut self, path: KeyPath, axis: &str, value: &Value) {
+        if let Some(field) = phase_field(axis) {
+            return self.complain_of(path, wrong_json(&field, value));
+        }
+        let settings = self.engines.iter().filter_map(|engine| engine.recipe.recipe.settings.get(axis));
+        let problems: Option<Vec<String>> = settings.map(|setting| wrong_json(setting, value)).collect();
+        self.complain_of(path, problems.and_then(|problems| problems.into_iter().next()));
+    }
+
     /// What to do about an axis that nothing uses.
     fn instead_of(&self, axis: &str) -> String {
-        let settings = self.recipe.recipe.settings.keys().map(String::as_str);
+        let settings = self.engines.iter().flat_map(|engine| engine.recipe.recipe.settings.keys().map(String::as_str));
         let known: IndexSet<&str> = KNOWN_AXES.into_iter().chain(PHASE_AXES).chain(settings).collect();
         let known: Vec<&str> = known.into_iter().collect();
-        if known.contains(&axis) {
-            return format!(
-                "every phase has its own, and engine `{}` needs none: remove it",
-                self.recipe.recipe.engine
-            );
+        if !known.contains(&axis) {
+            return did_you_mean(axis, "axes", &known);
         }
-        did_you_mean(axis, "axes", &known)
-    }
-
-    fn is_used(&self, axis: &str) -> bool {
-        match axis {
-            // Without a value in the phase itself, the axis is what the phase takes.
-            "isl" => self.in_templates(axis) || !self.every_phase_has(&HAS_ISL),
-            "osl" => self.in_templates(axis) || !self.every_phase_has(&HAS_OSL),
-            "model" | "precision" => true,
-            // What benchrun itself tells the templates.
-            "quant" | "version" | "host" | "port" | "fetch" | "quantize" | "build" | "render" | "output" | "index" => {
-                false
+        match self.engines {
+            [one] => {
+                format!("every phase has its own, and engine `{}` needs none: remove it", one.recipe.recipe.engine)
             }
-            _ => PHASE_AXES.contains(&axis) || self.recipe.uses(axis),
+            _ => "every phase has its own, and no engine needs one: remove it".to_owned(),
         }
-    }
-
-    /// Whether there are phases, and each of them has one of these fields.
-    fn every_phase_has(&self, fields: &[&str]) -> bool {
-        let mut phases = entries(self.manifest.get("benchmarks")).peekable();
-        phases.peek().is_some() && phases.all(|(_, phase)| fields.iter().any(|field| phase.pointer(field).is_some()))
-    }
-
-    /// Whether a step or the server looks the value up; a limit alone does not make a difference.
-    fn in_templates(&self, axis: &str) -> bool {
-        Part::ALL.iter().any(|&part| self.recipe.used(part).contains(axis))
     }
 }
 
@@ -156,8 +216,13 @@ fn phase_field(name: &str) -> Option<Setting> {
     Some(Setting { kind, about: String::new(), default: None, min, max, one_of, ask: Vec::new() })
 }
 
+/// What is wrong with a value as the manifest has it; nothing of one that is no scalar, which reading has said.
+fn wrong_json(setting: &Setting, value: &Value) -> Option<String> {
+    wrong(setting, &Scalar::deserialize(value).ok()?)
+}
+
 /// What is wrong with a setting's value, if anything.
-fn wrong(setting: &Setting, value: &Scalar) -> Option<String> {
+pub(super) fn wrong(setting: &Setting, value: &Scalar) -> Option<String> {
     let expected = match setting.kind {
         SettingKind::Bool => "a boolean",
         SettingKind::Int => "an integer",

@@ -3,7 +3,8 @@ use serde_json::{Map, Value, json};
 
 use super::material::point_material;
 use super::phase::identity;
-use super::types::{CellState, Plan, PlannedCell, Point, PointState, Step};
+use super::types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, Step};
+use crate::base::StepKey;
 
 /// `plan.json`, and what `benchrun plan --format json` prints.
 impl Serialize for Plan {
@@ -11,14 +12,14 @@ impl Serialize for Plan {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("format", &1)?;
         map.serialize_entry("name", &self.name)?;
-        map.serialize_entry("engine", &self.engine)?;
-        map.serialize_entry("engine_version", &self.engine_version)?;
+        map.serialize_entry("engines", &self.engines)?;
         map.serialize_entry("summary", &self.summary())?;
         map.serialize_entry("warnings", &self.warnings)?;
         map.serialize_entry("cells", &Listed(|| self.cells.iter().map(|cell| self.cell_json(cell))))?;
         map.serialize_entry("steps", &Listed(|| self.steps.iter().map(|step| self.step_json(step))))?;
-        let points = || self.points.iter().enumerate().map(|(index, point)| self.point_json(index, point));
+        let points = || self.points.iter().enumerate().filter_map(|(index, point)| self.point_json(index, point));
         map.serialize_entry("points", &Listed(points))?;
+        map.serialize_entry("series", &Listed(|| self.series.iter().map(|series| self.series_json(series))))?;
         map.end()
     }
 }
@@ -81,10 +82,20 @@ impl Plan {
         json!({ "cell": cell.id, "values": values, "state": state, "reason": reason, "server": server, "gpus": cell.gpus })
     }
 
-    fn point_json(&self, index: usize, point: &Point) -> Value {
+    /// With the keys of what the run may come to measure: `store gc` keeps it.
+    fn series_json(&self, series: &PlannedSeries) -> Value {
+        let points = &self.points[series.points.clone()];
+        let (cell, phase) = (&self.cells[points[0].cell].id, &points[0].load.phase);
+        let possible = points.iter().filter(|point| !point.is_planned()).filter_map(Point::key);
+        let possible: Vec<&StepKey> = possible.collect();
+        json!({ "cell": cell, "phase": phase, "rule": series.rule.as_ref(), "possible": possible })
+    }
+
+    fn point_json(&self, index: usize, point: &Point) -> Option<Value> {
         let cell = &self.cells[point.cell].id;
         let label = self.point_label(index);
-        match &point.state {
+        Some(match &point.state {
+            PointState::Possible { .. } => return None,
             PointState::Planned { key, state } => json!({
                 "kind": "point", "key": key, "label": label, "cell": cell, "state": state,
                 "material": self.point_material(index),
@@ -94,6 +105,6 @@ impl Plan {
             }
             PointState::Excluded { because } => json!({ "label": label, "cell": cell, "excluded": because.as_ref() }),
             PointState::NotChosen => json!({ "label": label, "cell": cell, "not_chosen": true }),
-        }
+        })
     }
 }

@@ -7,16 +7,19 @@
 
 mod build;
 mod check;
+mod engine;
 mod history;
 mod json;
 mod material;
 mod phase;
+mod series;
 mod types;
 mod values;
 
 pub use build::{Inputs, PlanError, plan};
-pub use check::check;
+pub use check::{EngineDraft, check, knows};
+pub use engine::{EngineInputs, PlanEngine};
 pub use history::{History, PastStep};
 pub use material::{Change, Decided, ModelIdentity, changes};
-pub use types::{CellState, Plan, PlannedCell, Point, PointState, State, Step, Summary};
+pub use types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step, Summary};
 pub use values::{KNOWN_AXES, Places, Values};

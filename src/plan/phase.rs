@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::{PlanError, Values};
+use super::{PlanError, Values, series};
 use crate::base::{Digest, Scalar};
 use crate::manifest::{Duration, Manifest, Phase, PhaseData, Ramp, Stage, StageRate};
 use crate::spec::{
-    Amount, Arrival, ConcurrencyStage, Data, LoadPoint, Output, OutputTokens, Protocol, RateStage, Sampling, Synthetic,
-    Volume,
+    Amount, Arrival, ConcurrencyStage, Data, LoadPoint, Method, Output, OutputTokens, Protocol, RateStage, Sampling,
+    Series, Synthetic, Volume,
 };
 
 /// Fields of a phase that an axis of the same name overrides.
@@ -40,7 +40,14 @@ pub(super) struct Load {
     pub data: Arc<str>,
 }
 
-type Memo = HashMap<(usize, Vec<Option<Scalar>>), Arc<[Load]>>;
+/// Load points of a phase that are all measured, or of which a series chooses.
+#[derive(Debug)]
+pub(super) struct Loads {
+    pub series: Option<Arc<Series>>,
+    pub all: Vec<Load>,
+}
+
+type Memo = HashMap<(usize, Vec<Option<Scalar>>), Arc<[Loads]>>;
 
 /// Resolves phases to load points, once for each combination of the values that they use.
 pub(super) struct Phases<'a> {
@@ -59,7 +66,7 @@ impl<'a> Phases<'a> {
     }
 
     /// The load points of the phase at `index` for a cell with these values, whose model's key is `model`.
-    pub(super) fn loads(&mut self, index: usize, values: &Values, model: &str) -> Result<Arc<[Load]>, PlanError> {
+    pub(super) fn loads(&mut self, index: usize, values: &Values, model: &str) -> Result<Arc<[Loads]>, PlanError> {
         let mut used: Vec<Option<Scalar>> = self.axes.iter().map(|name| values.axis(name).cloned()).collect();
         used.push(Some(Scalar::from(model)));
         let memo_key = (index, used);
@@ -67,12 +74,13 @@ impl<'a> Phases<'a> {
             return Ok(loads.clone());
         }
         let (name, phase) = self.manifest.benchmarks.get_index(index).expect("the index runs over the phases");
-        let loads = self.resolve(name, phase, values, model)?;
+        let loads: Arc<[Loads]> = self.resolve(name, phase, values, model)?.into();
         self.memo.insert(memo_key, loads.clone());
         Ok(loads)
     }
 
-    fn resolve(&self, name: &str, phase: &Phase, values: &Values, model: &str) -> Result<Arc<[Load]>, PlanError> {
+    fn resolve(&self, name: &str, phase: &Phase, values: &Values, model: &str) -> Result<Vec<Loads>, PlanError> {
+        let phase = &*phase.with_method();
         let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
         let missing = |what: &'static str| PlanError::NoLength { phase: name.to_owned(), what };
         let data = resolved(&phase.data, || overridden("isl").given())?.ok_or(missing("isl"))?;
@@ -83,12 +91,17 @@ impl<'a> Phases<'a> {
             (None, _) => overridden("osl").given()?,
         };
         let output = Output { mode: phase.output.mode, tokens: tokens.ok_or(missing("osl"))? };
-        let arrivals = arrivals(name, phase, values)?;
         let requests = overridden("requests").given()?.or(phase.requests);
+        let searched = series::search(phase);
+        let arrivals = match &searched {
+            Some((_, arrivals)) => arrivals.clone(),
+            None => arrivals(name, phase, requests, values)?,
+        };
         let seeds = &self.manifest.seeds;
         let template = LoadPoint {
             phase: name.to_owned(),
-            protocol: overridden("protocol").given::<Protocol>()?.unwrap_or(phase.protocol),
+            method: phase.method,
+            protocol: overridden("protocol").given::<Protocol>()?.or(phase.protocol).ok_or(missing("protocol"))?,
             streaming: overridden("streaming").given()?.unwrap_or(phase.streaming),
             data,
             output,
@@ -111,24 +124,39 @@ impl<'a> Phases<'a> {
             idle_timeout_s: phase.idle_timeout.as_ref().map(seconds),
             point_timeout_s: seconds(&phase.point_timeout),
         };
-        let rounds: u32 = overridden("rounds").given()?.unwrap_or(phase.rounds);
+        let until = series::until(phase);
+        let rounds = match searched.as_ref().map(|(series, _)| series).or(until.as_ref()).map(Arc::as_ref) {
+            Some(Series::Search(search)) => search.repeats,
+            Some(Series::Until(until)) => until.max_rounds,
+            None => overridden("rounds").given()?.unwrap_or(phase.rounds),
+        };
         let warmup: Option<u64> = overridden("warmup_requests").given()?.or(phase.warmup_requests);
         let digest: Arc<str> = digest.into();
-        let mut loads = Vec::new();
+        let mut points = Vec::new();
         for arrival in &arrivals {
+            let amount = phase.method.map(|method| method.defaults().amount);
+            let requests = requests.or(amount.map(|amount| amount.requests(arrival)));
             let volume = volume(requests, phase, arrival).ok_or(missing("requests"))?;
             for round in 1..=rounds {
-                let warmup_requests = warmup.unwrap_or_else(|| default_warmup(arrival));
+                let of_method = amount.map(|amount| amount.warmup_requests(arrival));
+                let warmup_requests = warmup.or(of_method).unwrap_or_else(|| default_warmup(arrival));
                 let point = LoadPoint { arrival: arrival.clone(), volume, warmup_requests, round, ..template.clone() };
-                loads.push(load(point, &digest));
+                points.push(load(point, &digest));
             }
         }
-        Ok(loads.into())
+        match (searched, until) {
+            (Some((search, _)), _) => Ok(vec![Loads { series: Some(search), all: points }]),
+            (None, Some(until)) => {
+                let chunks = points.chunks(rounds as usize);
+                Ok(chunks.map(|rounds| Loads { series: Some(until.clone()), all: rounds.to_vec() }).collect())
+            }
+            (None, None) => Ok(vec![Loads { series: None, all: points }]),
+        }
     }
 }
 
 /// One for each load point of the phase. The reader checked that exactly one kind is given.
-fn arrivals(name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
+fn arrivals(name: &str, phase: &Phase, requests: Option<u64>, values: &Values) -> Result<Vec<Arrival>, PlanError> {
     let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
     let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
     if let Some(replay) = &phase.trace {
@@ -141,6 +169,11 @@ fn arrivals(name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, 
     let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
     if !rates.is_empty() {
         return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
+    }
+    if let Some(method @ Method::Serving) = phase.method {
+        // The script sends everything at once.
+        let all = requests.unwrap_or_else(|| method.defaults().amount.requests(&Arrival::Closed { concurrency: 1 }));
+        return Ok(vec![Arrival::Closed { concurrency: u32::try_from(all).unwrap_or(u32::MAX) }]);
     }
     let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
     if concurrency.is_empty() {
@@ -159,6 +192,7 @@ fn resolved<E>(data: &PhaseData, isl: impl FnOnce() -> Result<Option<Amount>, E>
                 prefix: given.prefix.clone(),
                 turns: given.turns.clone().unwrap_or(Amount::Fixed(1)),
                 think_time_ms: given.think_time_ms.clone(),
+                token_ids: given.token_ids,
             })
         }
         Data::Jsonl(file) => Data::Jsonl(file.clone()),

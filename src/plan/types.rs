@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Change, Decided, Values};
+use super::{Change, Decided, PlanEngine, Values};
 use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
-use crate::spec::{LoadPoint, Slo};
+use crate::spec::{LoadPoint, Series, Slo};
 
 /// Everything a run does, decided.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub name: String,
-    pub engine: String,
-    pub engine_version: String,
+    /// In the order of the manifest.
+    pub engines: Vec<PlanEngine>,
     /// Every axis, the known ones of the contract first.
     pub axes: Vec<String>,
     pub cells: Vec<PlannedCell>,
@@ -22,6 +22,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// In the order of the cells; the index is the row's order in the results.
     pub points: Vec<Point>,
+    pub series: Vec<PlannedSeries>,
     /// The bounds on single requests, of the phases that have any. They decide figures, but not what is measured.
     pub slos: BTreeMap<String, Slo>,
     /// What the reader of the plan should know; said once each.
@@ -33,6 +34,8 @@ pub struct Plan {
 pub struct PlannedCell {
     pub id: CellId,
     pub model: String,
+    /// Index into [`Plan::engines`].
+    pub engine: usize,
     /// One value for each of [`Plan::axes`]; `None` where the manifest does not say.
     pub values: Vec<Option<Scalar>>,
     pub state: CellState,
@@ -99,7 +102,19 @@ pub struct Point {
     pub load: Arc<LoadPoint>,
     /// What the prompts are drawn from: the sha256 of a file's prompts, or the key of the model whose tokenizer makes them.
     pub data: Arc<str>,
+    /// Index into [`Plan::series`].
+    pub series: Option<usize>,
     pub state: PointState,
+}
+
+/// Load points of one cell and phase of which the outcomes so far decide which one is measured next.
+///
+/// All that may ever be measured are in the plan, with their keys: a run only chooses among them.
+#[derive(Clone, Debug)]
+pub struct PlannedSeries {
+    pub rule: Arc<Series>,
+    /// In [`Plan::points`].
+    pub points: Range<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +122,10 @@ pub enum PointState {
     Planned {
         key: StepKey,
         state: State,
+    },
+    /// Of a series: measured if those before it ask for it.
+    Possible {
+        key: StepKey,
     },
     /// Not to be measured; the reason is the cell's or the phase's own.
     Unsupported {
@@ -144,11 +163,11 @@ impl State {
 }
 
 impl Point {
-    /// The key, when the point is to be measured.
+    /// The key, when the point is or may be measured.
     #[must_use]
     pub fn key(&self) -> Option<&StepKey> {
         match &self.state {
-            PointState::Planned { key, .. } => Some(key),
+            PointState::Planned { key, .. } | PointState::Possible { key } => Some(key),
             PointState::Unsupported { .. } | PointState::Excluded { .. } | PointState::NotChosen => None,
         }
     }
@@ -157,8 +176,17 @@ impl Point {
     pub fn has_work(&self) -> bool {
         match &self.state {
             PointState::Planned { state, .. } => state.has_work(),
-            PointState::Unsupported { .. } | PointState::Excluded { .. } | PointState::NotChosen => false,
+            PointState::Possible { .. }
+            | PointState::Unsupported { .. }
+            | PointState::Excluded { .. }
+            | PointState::NotChosen => false,
         }
+    }
+
+    /// Whether it is measured or its result is there; one of a series only once that is known.
+    #[must_use]
+    pub fn is_planned(&self) -> bool {
+        matches!(self.state, PointState::Planned { .. })
     }
 }
 
@@ -180,7 +208,7 @@ impl Plan {
                 StepKind::Fetch | StepKind::Quantize | StepKind::Build | StepKind::Render => summary.steps_to_run += 1,
             }
         }
-        summary.points = self.points.iter().filter(|point| point.key().is_some()).count();
+        summary.points = self.points.iter().filter(|point| point.is_planned()).count();
         summary.points_to_measure = self.points.iter().filter(|point| point.has_work()).count();
         summary
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::EngineInputs;
 use crate::base::Scalar;
-use crate::manifest::{Manifest, Phase};
+use crate::manifest::{Manifest, Phase, Runtime};
 use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
 use crate::spec::{Amount, OutputTokens};
@@ -18,9 +19,11 @@ pub const KNOWN_AXES: [&str; 7] = ["model", "precision", "tp", "pp", "batch_size
 /// A sweep may have a hundred thousand of these: a cell keeps its own values and shares the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values {
+    /// The index of the engine that they are for.
+    engine: usize,
     axes: Arc<[String]>,
-    /// One for each of `axes`.
-    own: Vec<Scalar>,
+    /// One for each of `axes`; `None` for one that the engine does not know.
+    own: Vec<Option<Scalar>>,
     /// What all cells have in common; an axis of the same name hides it.
     common: Arc<BTreeMap<String, Scalar>>,
     /// The entries of the cell's precision: `quant` in templates.
@@ -29,6 +32,7 @@ pub struct Values {
 
 /// Makes the values of each cell of a sweep.
 pub(super) struct ValuesOf {
+    engine: usize,
     axes: Arc<[String]>,
     common: Arc<BTreeMap<String, Scalar>>,
     /// By precision.
@@ -39,30 +43,24 @@ impl ValuesOf {
     /// Weakest first: what the phases need at most, the recipe's defaults, what the machine was asked, the manifest's
     /// settings; then each cell's axes.
     #[must_use]
-    pub(super) fn new(
-        manifest: &Manifest,
-        recipe: &LoadedRecipe,
-        axes: &[String],
-        asked: &BTreeMap<String, Scalar>,
-    ) -> Self {
-        let said = &recipe.recipe;
+    pub(super) fn new(index: usize, manifest: &Manifest, engine: &EngineInputs<'_>, axes: &[String]) -> Self {
+        let said = &engine.recipe.recipe;
         let mut scalars: BTreeMap<String, Scalar> =
             BTreeMap::from([("tp".to_owned(), Scalar::Int(1)), ("pp".to_owned(), Scalar::Int(1))]);
         scalars.extend(longest(manifest));
         if let Some(precision) = said.precisions.keys().next() {
             scalars.insert("precision".to_owned(), Scalar::Text(precision.clone()));
         }
-        let version = manifest.engine.version.as_ref().or(said.versions.first());
-        scalars.extend(version.map(|version| ("version".to_owned(), Scalar::Text(version.clone()))));
+        scalars.insert("version".to_owned(), Scalar::Text(engine.version()));
         let defaults =
             said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
         scalars.extend(defaults);
-        scalars.extend(asked.clone());
-        let given = said.defaults.iter().chain(&manifest.engine.settings);
+        scalars.extend(engine.asked.clone());
+        let given = said.defaults.iter().chain(&engine.chosen.said.settings);
         scalars.extend(given.map(|(name, value)| (name.clone(), value.clone())));
         let quant = |entries: &IndexMap<String, Scalar>| Arc::new(entries.clone().into_iter().collect());
         let quants = said.precisions.iter().map(|(name, entries)| (name.clone(), quant(entries))).collect();
-        Self { axes: axes.into(), common: Arc::new(scalars), quants }
+        Self { engine: index, axes: axes.into(), common: Arc::new(scalars), quants }
     }
 
     /// Whether a cell may have a value of this name.
@@ -73,8 +71,9 @@ impl ValuesOf {
 
     /// The values of a cell, from one for each axis.
     #[must_use]
-    pub(super) fn cell(&self, own: Vec<Scalar>) -> Values {
-        let mut values = Values { axes: self.axes.clone(), own, common: self.common.clone(), quant: Arc::default() };
+    pub(super) fn cell(&self, own: Vec<Option<Scalar>>) -> Values {
+        let (axes, common) = (self.axes.clone(), self.common.clone());
+        let mut values = Values { engine: self.engine, axes, own, common, quant: Arc::default() };
         let precision = values.get("precision").and_then(Scalar::as_text);
         if let Some(quant) = precision.and_then(|name| self.quants.get(name)) {
             values.quant = quant.clone();
@@ -84,10 +83,16 @@ impl ValuesOf {
 }
 
 impl Values {
+    /// The index of their engine, in the order of [`Manifest::chosen_engines`].
+    #[must_use]
+    pub fn engine(&self) -> usize {
+        self.engine
+    }
+
     /// The value of an axis of the matrix, and only of an axis.
     #[must_use]
     pub fn axis(&self, name: &str) -> Option<&Scalar> {
-        self.axes.iter().position(|axis| axis == name).map(|at| &self.own[at])
+        self.axes.iter().position(|axis| axis == name).and_then(|at| self.own[at].as_ref())
     }
 
     #[must_use]
@@ -114,7 +119,8 @@ impl Values {
     #[must_use]
     pub fn with(&self, places: &Places) -> Context {
         let common = self.common.iter().map(|(name, value)| (name.as_str(), value));
-        let scalars = common.chain(self.axes.iter().map(String::as_str).zip(&self.own)).collect();
+        let own = self.axes.iter().zip(&self.own).filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?)));
+        let scalars = common.chain(own).collect();
         Context::of(&All {
             scalars,
             folders: &places.folders,
@@ -149,12 +155,12 @@ pub struct Places {
 impl Places {
     /// Symbols in place of folders and ports, for a key.
     #[must_use]
-    pub fn symbolic(manifest: &Manifest, recipe: &LoadedRecipe) -> Self {
+    pub fn symbolic(runtime: &Runtime, recipe: &LoadedRecipe) -> Self {
         let folders = ["fetch", "quantize", "build", "render", "output"];
         let ports = &recipe.recipe.server.ports;
         Self {
             folders: folders.into_iter().map(|name| (name, format!("<{name}>"))).collect(),
-            host: manifest.runtime.listen().to_owned(),
+            host: runtime.listen().to_owned(),
             ports: ports.iter().map(|name| (name.clone(), format!("<port {name}>"))).collect(),
         }
     }

@@ -49,6 +49,7 @@ impl Bars {
         }
         self.follow(stamped);
         if let Some(overall) = &self.overall {
+            overall.set_length(self.pace.total);
             overall.set_position(self.pace.ended);
             overall.set_message(self.pace.left(stamped.elapsed_s).map(|left| format!(", {left}")).unwrap_or_default());
         }
@@ -58,7 +59,10 @@ impl Bars {
         let now_s = stamped.elapsed_s;
         match &stamped.event {
             Event::RunStarted { points, .. } => self.start(*points),
-            Event::StepStarted { kind: StepKind::Bench, .. } | Event::Warning { .. } => {}
+            Event::StepStarted { kind: StepKind::Bench, .. }
+            | Event::SearchEnded { .. }
+            | Event::RoundsEnded { .. }
+            | Event::Warning { .. } => {}
             Event::StepStarted { key, label, .. } => {
                 let activity = Activity { bar: self.new_line(label), label: label.clone() };
                 self.steps.insert(key.clone(), activity);
@@ -158,7 +162,12 @@ fn style(template: &str) -> ProgressStyle {
 fn stays_on_screen(event: &Event) -> bool {
     match event {
         Event::StepFinished { outcome, .. } | Event::PointFinished { outcome, .. } => *outcome != Outcome::Cached,
-        Event::RunStarted { .. } | Event::Warning { .. } | Event::Interrupted | Event::RunFinished { .. } => true,
+        Event::RunStarted { .. }
+        | Event::SearchEnded { .. }
+        | Event::RoundsEnded { .. }
+        | Event::Warning { .. }
+        | Event::Interrupted
+        | Event::RunFinished { .. } => true,
         Event::StepStarted { .. }
         | Event::StepProgress { .. }
         | Event::ServerStarting { .. }

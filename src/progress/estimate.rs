@@ -10,7 +10,7 @@ pub(super) struct Pace {
     measured: u64,
     /// Points that need nothing more, however they ended.
     pub(super) ended: u64,
-    total: u64,
+    pub(super) total: u64,
 }
 
 impl Pace {
@@ -31,6 +31,8 @@ impl Pace {
             Outcome::Skipped { .. } => {}
         }
         self.ended += 1;
+        // How many load points a search takes is known at its end.
+        self.total = self.total.max(self.ended);
         self.last_end_s = now_s;
     }
 

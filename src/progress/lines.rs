@@ -103,8 +103,23 @@ fn text(event: &Event) -> Option<String> {
         Event::PointFinished { cell, phase, point, seconds, outcome } => {
             ended(&format!("{cell} {phase} {point}"), *seconds, outcome)
         }
-        Event::Warning { cell: Some(cell), message } => format!("warning: {cell}: {}", indented(message)),
-        Event::Warning { cell: None, message } => format!("warning: {}", indented(message)),
+        Event::SearchEnded { cell, phase, of, end, limit, tries, load_s, .. } => {
+            let limit = limit.map_or_else(|| "no load keeps the thresholds".to_owned(), |limit| of.words(limit));
+            let (tries, after) =
+                (if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") }, seconds(*load_s));
+            format!("{cell} {phase}: search ended ({}): {limit}, after {tries} and {after} of load", end.name())
+        }
+        Event::RoundsEnded { cell, phase, point, rounds, half_width, enough } => {
+            let width =
+                half_width.map_or_else(|| "figures unknown".to_owned(), |width| format!("± {:.1} %", width * 100.0));
+            let verdict = if *enough { "close enough" } else { "still too far apart" };
+            format!("{cell} {phase} {point}: {} {verdict}: {width}", count(*rounds, "round"))
+        }
+        // A load point's name begins with its cell's.
+        Event::Warning { cell: Some(cell), message } if !message.starts_with(cell.as_str()) => {
+            format!("warning: {cell}: {}", indented(message))
+        }
+        Event::Warning { message, .. } => format!("warning: {}", indented(message)),
         Event::Interrupted => {
             "interrupted: nothing new starts, what runs is stopped; press Ctrl-C again to kill it".to_owned()
         }
@@ -146,6 +161,7 @@ mod tests {
     use super::*;
     use crate::base::CellId;
     use crate::event::StepKind;
+    use crate::spec::{SearchEnd, Searched};
 
     fn at(elapsed_s: f64, event: Event) -> Stamped {
         Stamped { time: "2026-01-02T03:04:05.678Z".to_owned(), elapsed_s, event }
@@ -163,6 +179,17 @@ mod tests {
     fn point_finished(outcome: Outcome) -> Event {
         let (phase, point) = ("chat".to_owned(), "c4 round 2".to_owned());
         Event::PointFinished { cell: cell(), phase, point, seconds: 3.21, outcome }
+    }
+
+    fn search_ended(limit: Option<f64>, tries: u64) -> Event {
+        let (of, end) = (Searched::RequestRate, limit.map_or(SearchEnd::BelowRange, |_| SearchEnd::Found));
+        let phase = "chat".to_owned();
+        Event::SearchEnded { cell: cell(), phase, of, end, limit, missed_at: Some(12.0), tries, load_s: 130.5 }
+    }
+
+    fn rounds_ended(half_width: Option<f64>, enough: bool) -> Event {
+        let (phase, point) = ("chat".to_owned(), "c4".to_owned());
+        Event::RoundsEnded { cell: cell(), phase, point, rounds: 10, half_width, enough }
     }
 
     #[test]
@@ -192,6 +219,10 @@ mod tests {
             Event::PointStarted { cell: cell(), phase: "chat".to_owned(), point: "c4".to_owned(), requests: None },
             point_finished(Outcome::Done),
             point_finished(Outcome::Failed { error: "cut off".to_owned() }),
+            search_ended(Some(11.5), 14),
+            search_ended(None, 1),
+            rounds_ended(Some(0.043), true),
+            rounds_ended(None, false),
             Event::Warning { cell: Some(cell()), message: "first line\nsecond line".to_owned() },
             Event::Warning { cell: None, message: "the disk is nearly full".to_owned() },
             Event::Interrupted,

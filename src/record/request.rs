@@ -84,6 +84,9 @@ pub struct RequestRecord {
     pub end_ns: u64,
     /// Arrival of every chunk that carries text.
     pub chunk_ns: Vec<u64>,
+    /// Bytes of text in each of these chunks; empty in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunk_bytes: Vec<u32>,
     pub status: RequestStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RequestError>,
@@ -93,6 +96,9 @@ pub struct RequestRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_tokens_sent: Option<u32>,
     pub output_tokens: Option<u32>,
+    /// Tokens that the answer was to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens_asked: Option<u32>,
     pub output_tokens_source: Option<TokenSource>,
     pub finish_reason: Option<String>,
     pub output_text: String,

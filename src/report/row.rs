@@ -3,7 +3,8 @@ use serde_json::Value;
 use crate::base::RunId;
 use crate::record::PointRecord;
 use crate::report::columns::Column;
-use crate::stats::{Bound, Miss, Summary, missed};
+use crate::spec::Bound;
+use crate::stats::{Miss, Summary, missed};
 
 /// One line of the results: a (cell, phase, load point, round).
 #[derive(Clone, Debug, PartialEq)]

@@ -55,6 +55,11 @@ pub fn table(rows: &[Row], width: u16, color: Color) -> String {
     if lines.iter().all(|line| line.rows.len() == 1) {
         shown.retain(|shown| shown.column != "rounds");
     }
+    if rows.iter().any(|row| row.point.arrival != "closed") {
+        // Open loops are told apart by their rates.
+        let load = Shown { heading: "load", column: "load_point" };
+        shown.iter_mut().filter(|shown| shown.column == "concurrency").for_each(|shown| *shown = load);
+    }
     let mut table = drawn(&lines, &shown, color);
     for dropped in DROPPED_FIRST {
         if needed_width(&table) <= usize::from(width) {
@@ -110,7 +115,7 @@ pub(super) fn empty_table(color: Color) -> Table {
 fn heading(shown: &Shown) -> Cell {
     let heading = Cell::new(shown.heading);
     match shown.column {
-        "cell" | "phase" | "status" => heading,
+        "cell" | "phase" | "load_point" | "status" => heading,
         _ => heading.set_alignment(CellAlignment::Right),
     }
 }

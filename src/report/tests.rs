@@ -8,8 +8,9 @@ use indexmap::IndexMap;
 use super::*;
 use crate::base::{CellId, RunId, Scalar};
 use crate::record::{PointRecord, PointStatus, RequestRecord, RequestStatus};
+use crate::spec::Bound;
 use crate::stats::fixture::{answered, ended, open_loop_point, point, streamed, warmup};
-use crate::stats::{Bound, summarize};
+use crate::stats::summarize;
 
 fn run() -> RunId {
     RunId::new("20260102T030405Z-ab12".to_owned())

@@ -1,5 +1,6 @@
 //! Records to figures: [`Summarizer`] takes a load point's requests one by one and gives its [`Summary`]. [`Interval`] says
-//! how sure a figure of several rounds is, and [`Verdict`] what a difference shows.
+//! how sure a figure of several rounds is, and [`Verdict`] what a difference shows. [`series_state`] decides what a search
+//! measures next, and whether rounds agree.
 //!
 //! Unless a figure says otherwise, it is over the *measured* requests with status `ok`: warm-up requests count nowhere,
 //! failed and cut-off ones are counted as such and enter nothing else. A figure that is not known, or not defined for
@@ -13,13 +14,17 @@ mod certificate;
 pub(crate) mod fixture;
 mod goodput;
 mod interval;
+pub mod lmdeploy;
 mod percentile;
 mod pool;
+mod search;
+mod series;
 mod steady;
 mod summarizer;
 mod summary;
 mod threshold;
 mod timing;
+mod until;
 mod verdict;
 
 pub use bootstrap::percentile_difference;
@@ -27,10 +32,13 @@ pub use certificate::{Cadence, ClientLimit, Reported, advice, certify};
 pub use goodput::Goodput;
 pub use interval::Interval;
 pub use percentile::{Distribution, percentile};
+pub use search::{SearchState, SearchStep, search_loads};
+pub use series::{Outcome, SeriesState, series_columns, series_state};
 pub use steady::Steady;
 pub use summarizer::{Samples, Summarizer, summarize};
 pub use summary::{
     ClientVerdict, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Summary, Trust, Volume,
 };
-pub use threshold::{Bound, Miss, missed};
+pub use threshold::{Miss, missed};
+pub use until::UntilState;
 pub use verdict::{Verdict, Wanted};

@@ -13,6 +13,7 @@ use crate::stats::{
 /// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
+    last_end_ns: u64,
     requests: Requests,
     all_sent_ns: Option<Span>,
     window_ns: Option<Span>,
@@ -43,8 +44,9 @@ pub fn summarize(point: &PointRecord, records: &[RequestRecord]) -> Summary {
 }
 
 impl Summarizer {
-    /// Takes one request into account, in any order; warm-up requests change nothing.
+    /// Takes one request into account, in any order; a warm-up request changes only [`Summary::load_s`].
     pub fn add(&mut self, record: &RequestRecord) {
+        self.last_end_ns = self.last_end_ns.max(record.end_ns);
         match record.kind {
             RequestKind::Warmup => return,
             RequestKind::Measure => self.requests.sent += 1,
@@ -108,8 +110,8 @@ impl Summarizer {
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
         };
-        let requests = self.requests;
-        Summary { requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
+        let (requests, load_s) = (self.requests, self.last_end_ns as f64 / 1e9);
+        Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
     }
 
     /// The values of the good requests added so far.
@@ -306,7 +308,8 @@ mod tests {
         let cut_off = ended(RequestStatus::CutOff, streamed(2, &[990], 7));
         let mut among_others = summarize(&point(), &[warmup(streamed(0, &[5000], 9)), failed, good, cut_off]);
         assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1 });
-        among_others.requests = alone.requests;
+        assert_eq!((among_others.load_s, alone.load_s), (5.005, 0.135));
+        (among_others.requests, among_others.load_s) = (alone.requests, alone.load_s);
         assert_eq!(among_others, alone);
     }
 

@@ -6,6 +6,8 @@ use crate::stats::{ClientLimit, Distribution, Goodput, Steady};
 /// The figures of one load point, in the groups of the results' columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
+    /// From the load point's begin to the end of its last request, in seconds, warm-up included.
+    pub load_s: f64,
     pub requests: Requests,
     pub volume: Volume,
     pub rates: Rates,

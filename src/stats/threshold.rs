@@ -1,14 +1,6 @@
 use std::fmt;
 
-/// A bound that a column of the results must keep.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bound {
-    /// A column of the results that holds a number.
-    pub column: String,
-    /// In the column's unit, as is `max`; a value equal to a bound keeps it.
-    pub min: Option<f64>,
-    pub max: Option<f64>,
-}
+use crate::spec::Bound;
 
 /// A bound that was not kept. Its text says by what: "`ttft_ms_p99` is 212.4, above 200".
 #[derive(Clone, Debug, PartialEq)]

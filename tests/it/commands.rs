@@ -191,11 +191,11 @@ fn a_lock_repeats_its_run_and_refuses_anything_else() {
     assert_eq!(text(&env.latest("small").join("lock.yaml")), lock, "the lock of a repeated run is the same lock");
 
     let recipe = lock.lines().find(|line| line.trim_start().starts_with("recipe: ")).unwrap();
-    env.write("lock.yaml", &lock.replace(recipe, &format!("  recipe: {}", "a".repeat(64))));
+    env.write("lock.yaml", &lock.replace(recipe, &format!("      recipe: {}", "a".repeat(64))));
     let ended = env.expect(3, &["apply", "lock.yaml"]);
-    ended.says("`recipe` is `").says("but the lock says `aaa").says("hint: restore it");
-    let program = lock.lines().find(|line| line.starts_with("    benchrun: ")).unwrap();
-    env.write("lock.yaml", &lock.replace(program, "    benchrun: \"0.0.1\""));
+    ended.says("`recipe of embedded` is `").says("but the lock says `aaa").says("hint: restore it");
+    let program = lock.lines().find(|line| line.starts_with("        benchrun: ")).unwrap();
+    env.write("lock.yaml", &lock.replace(program, "        benchrun: \"0.0.1\""));
     env.expect(3, &["apply", "lock.yaml"]).says("version of benchrun").says("0.0.1");
 
     // In an empty place, everything is made again and compared.

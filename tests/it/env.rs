@@ -97,6 +97,15 @@ impl TestEnv {
         command
     }
 
+    /// The program with the environment of whoever runs the tests: package installers want their settings and proxies.
+    #[expect(clippy::disallowed_methods, reason = "this is where the tests start benchrun")]
+    pub(crate) fn command_of_user(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BENCHRUN);
+        command.args(args).current_dir(self.path(""));
+        command.env("TMPDIR", self.tmp()).env("BENCHRUN_HOME", self.home());
+        command
+    }
+
     /// Runs the program to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ended {
         self.start(self.command(args)).end()

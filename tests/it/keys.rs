@@ -8,7 +8,9 @@ use benchrun::base::StepKey;
 use benchrun::event::StepKind;
 use benchrun::manifest::{Format, Manifest, Model, read_text};
 use benchrun::matrix::expand;
-use benchrun::plan::{CellState, History, Inputs, ModelIdentity, PastStep, Plan, PlannedCell, State, plan};
+use benchrun::plan::{
+    CellState, EngineInputs, History, Inputs, ModelIdentity, PastStep, Plan, PlannedCell, State, plan,
+};
 use benchrun::recipe::{LoadedRecipe, RecipeFiles};
 
 const MANIFEST: &str = "\
@@ -72,20 +74,24 @@ impl World {
     fn plan(&self) -> Plan {
         let manifest = read_text("m.yaml", &self.manifest, Format::Yaml).unwrap().value;
         let recipe = self.recipe();
-        let cells = expand(&manifest).unwrap();
+        let cells = expand(&manifest, &|_, _| true).unwrap();
         let identities = self.identities(&manifest);
         let data_files: HashMap<PathBuf, String> =
             ["prompts.jsonl", "elsewhere.jsonl"].map(|path| (path.into(), self.data_hash.to_owned())).into();
         plan(Inputs {
             manifest: &manifest,
-            recipe: &recipe,
+            engines: vec![EngineInputs {
+                chosen: manifest.chosen_engines()[0],
+                recipe: &recipe,
+                programs: BTreeMap::from([("benchrun".to_owned(), self.program_version.to_owned())]),
+                asked: BTreeMap::new(),
+            }],
             chosen: vec![true; cells.cells.len()],
             cells,
             models: &identities,
-            programs: &BTreeMap::from([("benchrun".to_owned(), self.program_version.to_owned())]),
-            asked: &BTreeMap::new(),
             data_files: &data_files,
             history: &self.history,
+            outcome: &|_, _| None,
         })
         .unwrap()
     }

@@ -8,13 +8,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("kserve", &[]),
     ("spec", &["base"]),
-    ("event", &["base"]),
+    ("event", &["base", "spec"]),
     ("record", &["base", "spec"]),
+    ("stats", &["base", "record", "spec"]),
     ("manifest", &["base", "spec"]),
     ("render", &[]),
     ("recipe", &["base", "event", "kserve", "manifest", "render", "spec"]),
     ("matrix", &["base", "manifest"]),
-    ("plan", &["base", "event", "manifest", "matrix", "recipe", "render", "spec"]),
+    ("plan", &["base", "event", "manifest", "matrix", "recipe", "render", "spec", "stats"]),
     ("store", &["base", "event"]),
     ("process", &["base"]),
     ("observe", &["process", "record"]),
@@ -24,8 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("workload", &["base", "spec"]),
     ("load", &["kserve", "record", "spec", "workload"]),
     ("null", &["kserve", "spec"]),
-    ("stats", &["base", "record", "spec"]),
-    ("report", &["base", "record", "stats"]),
+    ("report", &["base", "record", "spec", "stats"]),
     (
         "exec",
         &[
@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "recipe", "record", "render", "report", "spec", "stats", "store", "workload",
         ],
     ),
-    ("progress", &["base", "event"]),
+    ("progress", &["base", "event", "spec"]),
     (
         "cli",
         &[

@@ -180,6 +180,47 @@ fn phases() {
 }
 
 #[test]
+fn series() {
+    let load = |rest: &'static str| edit("    concurrency: [1, 2]\n    requests: 4\n", rest);
+    let axis = |axis: &'static str| edit("isl: [16]", axis);
+    check(
+        "series",
+        Format::Yaml,
+        &[
+            load("    requests: 4\n    thresholds: {e2e_ms_p50: {max: 9}}\n    search: {concurrency: {to: 64}}\n"),
+            load("    requests: 4\n    search: {concurrency: {to: 64}}\n"),
+            load("    requests: 4\n    thresholds: {}\n    search: {precision: 5}\n"),
+            load("    requests: 4\n    search: {concurrency: {to: 9}, request_rate: {from: 1, to: 9}}\n"),
+            load(
+                "    requests: 4\n    thresholds: {e2e_ms_p50: {max: 9}}\n    search: {request_rat: {from: 1, to: 9}}\n",
+            ),
+            load(
+                "    thresholds: {e2e_ms_p50: {max: 9}}\n    search: {request_rate: {from: 9, to: 9}, precision: 0.5%}\n",
+            ),
+            load(
+                "    requests: 4\n    thresholds: {e2e_ms_p50: {max: 9}}\n    max_concurrency: 4\n    search: {concurrency: {to: 0}}\n",
+            ),
+            edit(
+                "requests: 4",
+                "requests: 4\n    thresholds: {e2e_ms_p50: {max: 9}}\n    search: {concurrency: {to: 9}}",
+            ),
+            load(
+                "    requests: 4\n    rounds: 2\n    thresholds: {e2e_ms_p50: {max: 9}}\n    search: {concurrency: {to: 9}}\n    until: {ci: 5%, max_rounds: 9}\n",
+            ),
+            edit("requests: 4", "requests: 4\n    until: {ci: 5%, max_rounds: 10}"),
+            edit("requests: 4", "requests: 4\n    rounds: 3\n    until: {ci: 5%, max_rounds: 10}"),
+            edit("requests: 4", "requests: 4\n    until: {ci: 0.05, max_rounds: 2}"),
+            edit("requests: 4", "requests: 4\n    until: {ci: 0%, max_rounds: 3, figures: [ttft, e2e_ms_p50]}"),
+            axis("isl: [16]\n    rounds: [3]"),
+        ],
+    );
+    let text = YAML
+        .replace("isl: [16]", "isl: [16]\n    rounds: [3]\n    request_rate: [1]")
+        .replace("    concurrency: [1, 2]\n", "    search: {request_rate: {from: 1, to: 9}}\n");
+    insta::assert_snapshot!("series_beside_axes", yaml(&text).unwrap_err());
+}
+
+#[test]
 fn data() {
     let smoke = |rest: &'static str| edit("    output: {tokens: 8}\n", rest);
     let data = |rest: &'static str| edit("    protocol: openai-chat\n", rest);
@@ -333,7 +374,7 @@ fn scalars_follow_yaml_1_2() {
     let settings = "{a: no, b: on, c: 'true', d: True, e: 0x10, f: 0o17, g: 012, h: 1e3, i: 1_000, j: 0x, k: +4, \
                     l: -.5, m: 1., n: 1.2.3, o: 12e, p: infinity, q: 2024-01-01, r: 0b1, s: --, t: e3}";
     let text = YAML.replace("{name: embedded}", &format!("{{name: embedded, settings: {settings}}}"));
-    insta::assert_debug_snapshot!(yaml(&text).unwrap().value.engine.settings);
+    insta::assert_debug_snapshot!(yaml(&text).unwrap().value.engine.unwrap().settings);
 }
 
 #[test]

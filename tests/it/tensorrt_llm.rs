@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 
 use benchrun::kserve::MODEL_CONFIG_DESCRIPTORS;
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::env::{BENCHRUN, Row, TestEnv, column, json};
 
 const MODELS: [&str; 5] = ["ensemble", "preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls"];
-const VERSIONS: [&str; 2] = ["0.11.0", "1.2.1"];
+pub(crate) const VERSIONS: [&str; 2] = ["0.11.0", "1.2.1"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -25,12 +26,12 @@ fn fixture(name: &str) -> PathBuf {
     root().join("tests/it/fixtures/tensorrt-llm").join(name)
 }
 
-fn recipe() -> LoadedRecipe {
+pub(crate) fn recipe() -> LoadedRecipe {
     LoadedRecipe::load(RecipeFiles::find("tensorrt-llm", None).unwrap()).unwrap()
 }
 
 /// What a part says for these values, over the defaults of the recipe.
-fn rendered(recipe: &LoadedRecipe, part: Part, precision: &str, values: &Value) -> Rendered {
+pub(crate) fn rendered(recipe: &LoadedRecipe, part: Part, precision: &str, values: &Value) -> Rendered {
     let said = &recipe.recipe;
     let defaults =
         said.settings.iter().filter_map(|(name, setting)| Some((name.clone(), json!(setting.default.clone()?))));
@@ -94,8 +95,23 @@ fn a_rendered_repository_means_what_nvidias_does() {
     }
 }
 
+/// The fixture has the tensors of NVIDIA's file, in the form of the others.
+#[test]
+fn the_llm_api_model_has_nvidias_tensors() {
+    let recipe = LoadedRecipe::load(RecipeFiles::find("triton-llmapi", None).unwrap()).unwrap();
+    let values = json!({"precision": "checkpoint", "quant": {}, "version": "1.2.1"});
+    let rendered = rendered(&recipe, Part::Render, "checkpoint", &values);
+    let ours = model_config(&rendered.files["tensorrt_llm/config.pbtxt"]);
+    let theirs = model_config(&fs::read_to_string(fixture("1.2.1/llmapi.pbtxt")).unwrap());
+    for field in theirs.descriptor().fields() {
+        assert_eq!(ours.get_field(&field), theirs.get_field(&field), "{}", field.name());
+    }
+    // Triton is told not to complete configurations, so what streams has to stand in both files.
+    assert!(rendered.files["tensorrt_llm/1/model.yaml"].contains("decoupled: true"));
+}
+
 /// Values that a sweep has, one at a time over what [`rendered`] gives.
-fn variants() -> Vec<Value> {
+pub(crate) fn variants() -> Vec<Value> {
     vec![
         json!({}),
         json!({"tp": 4, "pp": 2}),
@@ -246,11 +262,15 @@ fn small(text: &str, image: &Path) -> String {
 }
 
 fn apply(env: &TestEnv, status: i32, args: &[&str], variables: &[(&str, &str)]) -> crate::env::Ended {
+    env.start(command(env, args, variables)).end().expect(status)
+}
+
+fn command(env: &TestEnv, args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = env.command(args);
     let programs = root().join("tests/it/bin/tensorrt-llm");
     command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display())).env("FAKE_SERVER", BENCHRUN);
     command.envs(variables.iter().copied());
-    env.start(command).end().expect(status)
+    command
 }
 
 fn guide() -> String {
@@ -305,13 +325,39 @@ fn statuses(rows: &[Row]) -> Vec<&str> {
 }
 
 #[test]
-fn an_engine_of_another_version_fails_its_cell_with_a_hint_and_no_other() {
+fn a_server_that_does_not_come_up_fails_its_cell_with_a_hint_and_no_other() {
+    for (trouble, said, hint) in [
+        ("old-engine", "Version tag does not match", "hint: the engine was built by another TensorRT"),
+        ("ranks", "MPI worldSize is expected to be equal", "hint: the engine has another number of ranks"),
+        ("never-ready", "the server was not ready after 20 s", "hint: raise `time_limits.ready`"),
+    ] {
+        let env = TestEnv::new();
+        let image = image(&env);
+        env.write("m.yaml", &two_cells(&image).replace("ready: 30m", "ready: 20s"));
+        let ended = apply(&env, 4, &["apply", "m.yaml"], &[("FAKE_TROUBLE", trouble)]);
+        ended.says(said).says(hint);
+        assert_eq!(statuses(&env.rows("qwen2")), ["ok", "ok", "failed", "failed"], "{trouble}");
+        env.assert_nothing_runs();
+    }
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_fails_its_cell_with_a_hint_and_no_other() {
     let env = TestEnv::new();
     let image = image(&env);
-    env.write("m.yaml", &two_cells(&image));
-    let ended = apply(&env, 4, &["apply", "m.yaml"], &[("FAKE_OLD_ENGINE", "1")]);
-    ended.says("Version tag does not match").says("hint: the engine was built by another TensorRT");
-    assert_eq!(statuses(&env.rows("qwen2")), ["ok", "ok", "failed", "failed"]);
+    let endless = "kv_cache_reuse/requests: [[true, 1000000], [false, 2]]";
+    env.write(
+        "m.yaml",
+        &two_cells(&image).replace("    requests: 2\n", "").replace("kv_cache_reuse: [false, true]", endless),
+    );
+    let die = env.path("die");
+    let variables = [("FAKE_TROUBLE", "dies"), ("FAKE_DIE", die.to_str().unwrap())];
+    let mut running = env.start(command(&env, &["apply", "m.yaml"], &variables));
+    running.waits_until("the first phase has begun", |running| running.stderr().contains(" until-eos c1: started"));
+    fs::write(&die, "").unwrap();
+    let ended = running.end().expect(4);
+    ended.says("while it was measured").says("hint: lower `batch_size`");
+    assert_eq!(statuses(&env.rows("qwen2")), ["failed", "failed", "ok", "ok"]);
     env.assert_nothing_runs();
 }
 

@@ -53,7 +53,8 @@ fn env_with_uv() -> TestEnv {
 fn benchrun(env: &TestEnv, args: &[&str]) -> Ended {
     let path = format!("{}:/usr/bin:/bin", env.path("bin").display());
     let mut command = env.command(args);
-    command.env("PATH", path);
+    // A home that is named from the working folder, as the default one is.
+    command.env("PATH", path).env("BENCHRUN_HOME", "../home");
     env.start(command).end()
 }
 
@@ -74,7 +75,7 @@ fn an_environment_is_made_once_and_pinned() {
     assert_eq!(asked(&env).len(), 3, "the environment is there");
     let lock = env.latest("small").join("lock.yaml");
     let text = fs::read_to_string(&lock).unwrap();
-    assert!(text.contains("thing==1.0:\n    - 11aa") && text.contains("thing 1.0 (venv "), "{text}");
+    assert!(text.contains("thing==1.0:\n        - 11aa") && text.contains("thing 1.0 (venv "), "{text}");
     // A lock installs what it says, asks for nothing else, and measures nothing anew: it is the same environment.
     let lock = lock.display().to_string();
     benchrun(&env, &["apply", &lock]).expect(0).says("nothing to do");

@@ -4,6 +4,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::certify::Certifier;
+use super::series::Way;
 use super::server::{self, Running};
 use super::{Job, Message, point, reuse};
 use crate::event::{Event, Outcome};
@@ -15,42 +16,75 @@ use crate::workload::Tokenizer;
 pub(super) async fn run(job: &Job, index: usize, cancel: &CancellationToken) -> Result<(), StepError> {
     let mut running = server::start(job, index, cancel).await?;
     reuse::check(job, index, &running, cancel).await;
-    let result = measure(job, index, &mut running, cancel).await;
+    let chain = &job.prepared.plan.steps[index].chain;
+    let tokenizer = load_tokenizer(job.prepared.output(&job.store, chain[0])).await;
+    let certifier = Certifier::default();
+    let result = Bench { job, running: &mut running, tokenizer, certifier, cancel }.measure(index).await;
     running.stop(job).await;
     result
 }
 
-/// Measures what has to be. A load point that fails does not stop the next, unless the server is gone.
-async fn measure(job: &Job, index: usize, running: &mut Running, cancel: &CancellationToken) -> Result<(), StepError> {
-    let plan = &job.prepared.plan;
-    let step = &plan.steps[index];
-    let tokenizer = load_tokenizer(job.prepared.output(&job.store, step.chain[0])).await;
-    let mut certifier = Certifier::default();
-    let mut failed = None;
-    for (number, point) in plan.points_of(index).filter(|(_, point)| point.has_work()) {
-        if cancel.is_cancelled() {
+/// What the load points of one server share.
+struct Bench<'a> {
+    job: &'a Job,
+    running: &'a mut Running,
+    tokenizer: LoadedTokenizer,
+    certifier: Certifier,
+    cancel: &'a CancellationToken,
+}
+
+impl Bench<'_> {
+    /// Measures what has to be. A load point that fails does not stop the next, unless the server is gone.
+    async fn measure(mut self, index: usize) -> Result<(), StepError> {
+        let job = self.job;
+        let mut failed = None;
+        for (number, _) in job.prepared.plan.points_of(index).filter(|(_, point)| point.has_work()) {
+            let error = match Way::of(job, number)? {
+                None => self.one(number).await?,
+                Some(way) => self.series(number, way).await?,
+            };
+            failed = failed.or(error);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Measures what a series asks for, one load point after the other. Gives the first failure, unless the series wanted
+    /// to see one: a search that has found its limit went beyond it.
+    async fn series(&mut self, first: usize, mut way: Way<'_>) -> Result<Option<StepError>, StepError> {
+        let mut next = Some(first);
+        let mut failed = None;
+        while let Some(number) = next {
+            let error = self.one(number).await?;
+            failed = failed.or(error);
+            next = way.after(number)?;
+        }
+        Ok(failed.filter(|_| !way.has_found()))
+    }
+
+    /// Measures a load point. Gives its failure; the error is one that leaves nothing to go on with.
+    async fn one(&mut self, number: usize) -> Result<Option<StepError>, StepError> {
+        let job = self.job;
+        if self.cancel.is_cancelled() {
             return Err(StepError::Interrupted);
         }
+        self.running.settle(job, self.cancel).await?;
+        let point = &job.prepared.plan.points[number];
         started(job, point);
         let began = Instant::now();
-        let measured = point::measure(job, number, running, &tokenizer, &mut certifier, cancel).await;
+        let certifier = &mut self.certifier;
+        let measured = point::measure(job, number, self.running, &self.tokenizer, certifier, self.cancel).await;
         let seconds = began.elapsed().as_secs_f64();
         if let Err(error) = &measured {
             point::publish_failure(job, number, error)?;
         }
         job.tell(Message::Point { index: number });
-        match measured {
-            Ok(()) => finished(job, point, seconds, Outcome::Done),
-            Err(error) => {
-                finished(job, point, seconds, Outcome::Failed { error: error.report() });
-                if let Some(lost) = running.lost(job) {
-                    return Err(lost);
-                }
-                failed.get_or_insert(error);
-            }
-        }
+        let Err(error) = measured else {
+            finished(job, point, seconds, Outcome::Done);
+            return Ok(None);
+        };
+        finished(job, point, seconds, Outcome::Failed { error: error.report() });
+        self.running.lost(job).map_or(Ok(Some(error)), Err)
     }
-    failed.map_or(Ok(()), Err)
 }
 
 type LoadedTokenizer = Result<Arc<Tokenizer>, String>;

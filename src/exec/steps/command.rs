@@ -42,7 +42,7 @@ fn rendered(job: &Job, step: &Step, output: &Path) -> Result<Rendered, StepError
     };
     let mut places = job.places(step);
     places.folders.insert("output", output.display().to_string());
-    Ok(job.prepared.recipe.render(part, &step.values.with(&places))?.unwrap_or_default())
+    Ok(job.engine(step).recipe.render(part, &step.values.with(&places))?.unwrap_or_default())
 }
 
 /// Runs a step's command, if it has one, to its end.
@@ -61,7 +61,7 @@ async fn run_command(
         time_limit: Some(job.prepared.document.value.time_limits.step.as_std()),
         ..job.command(step, rendered, &job.log_folder(index)?, Some(&draft.output()))
     };
-    process::run(&spec, cancel).await.map_err(|source| job.hinted(source))?;
+    process::run(&spec, cancel).await.map_err(|source| job.hinted(step, source))?;
     Ok(())
 }
 
@@ -83,18 +83,12 @@ fn refuse_empty(draft: &Draft) -> Result<(), StepError> {
 }
 
 impl Job {
-    /// The file of a program, by its name in the recipe. A missing one keeps its name, for the error to tell.
-    pub(super) fn program(&self, name: &str) -> std::path::PathBuf {
-        let found = self.prepared.programs.get(name).and_then(|program| program.path.clone());
-        found.unwrap_or_else(|| name.into())
-    }
-
-    fn hinted(&self, source: ProcessError) -> StepError {
+    fn hinted(&self, step: &Step, source: ProcessError) -> StepError {
         match &source {
             ProcessError::Cancelled { .. } => StepError::Interrupted,
             ProcessError::Failed { tail, .. } | ProcessError::TimeLimit { tail, .. } => {
-                let hints =
-                    self.prepared.recipe.hints(tail).into_iter().chain(source.hint()).map(str::to_owned).collect();
+                let known = self.engine(step).recipe.hints(tail).into_iter();
+                let hints = known.chain(source.hint()).map(str::to_owned).collect();
                 StepError::Hinted { source: Box::new(source), hints }
             }
             _ => StepError::Process(Box::new(source)),

@@ -6,6 +6,7 @@ mod command;
 mod fetch;
 mod point;
 mod reuse;
+mod series;
 mod server;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use indexmap::IndexMap;
 use tokio::sync::{RwLock, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::container::{self, Contained, Mount};
+use super::engines::PreparedEngine;
 use super::programs::before;
 use super::{Prepared, StepError};
 use crate::event::{Event, StepKind};
@@ -121,8 +124,9 @@ impl Job {
         self.rerun.contains(&kind)
     }
 
-    fn runtime(&self) -> &Runtime {
-        &self.prepared.document.value.runtime
+    /// The engine whose recipe, programs and runtime a step has.
+    fn engine(&self, step: &Step) -> &PreparedEngine {
+        self.prepared.engine(step)
     }
 
     /// Where the outputs lie that a step may read.
@@ -131,18 +135,19 @@ impl Job {
         let folder = |&index: &usize| self.prepared.output(&self.store, index).display().to_string();
         Places {
             folders: roles.into_iter().zip(step.chain.iter().map(folder)).collect(),
-            host: self.runtime().listen().to_owned(),
+            host: self.engine(step).runtime.listen().to_owned(),
             ports: BTreeMap::new(),
         }
     }
 
-    /// The environment of a command: the PATH of `runtime.venv`, the runtime's variables, then its own.
-    fn environment(&self, own: indexmap::IndexMap<String, String>) -> indexmap::IndexMap<String, EnvValue> {
-        let venv = self.prepared.venv.iter().flat_map(|venv| {
+    /// The environment of a command: the PATH of its Python environment, the runtime's variables, then its own.
+    fn environment(&self, step: &Step, own: IndexMap<String, String>) -> IndexMap<String, EnvValue> {
+        let PreparedEngine { runtime, venv, .. } = self.engine(step);
+        let venv = venv.iter().flat_map(|venv| {
             let path = before(&venv.bin, &self.prepared.path).to_string_lossy().into_owned();
             [("PATH".to_owned(), path)]
         });
-        let runtime = self.runtime().env().clone();
+        let runtime = runtime.env().clone();
         venv.chain(runtime).chain(own).map(|(name, value)| (name, EnvValue::Plain(value))).collect()
     }
 
@@ -151,9 +156,11 @@ impl Job {
     fn command(&self, step: &Step, rendered: &Rendered, logs: &Path, output: Option<&Path>) -> CommandSpec {
         let words = rendered.command.split_first();
         let (program, args) = words.map_or(("", &[][..]), |(program, args)| (program.as_str(), args));
-        let found = self.program(program);
-        let Runtime::Docker(docker) = self.runtime() else {
-            let env = self.environment(rendered.env.clone());
+        let PreparedEngine { recipe, runtime, programs, .. } = self.engine(step);
+        // A missing one keeps its name, for the error to tell.
+        let found = programs.get(program).and_then(|found| found.path.clone()).unwrap_or_else(|| program.into());
+        let Runtime::Docker(docker) = runtime else {
+            let env = self.environment(step, rendered.env.clone());
             return CommandSpec { args: args.to_vec(), env, ..CommandSpec::new(found, logs) };
         };
         let mount = |folder: PathBuf, writable| Mount { folder, writable };
@@ -169,7 +176,7 @@ impl Job {
             runtime: docker,
             name: name.clone(),
             mounts,
-            program: &self.prepared.recipe.recipe.programs[program].program,
+            program: &recipe.recipe.programs[program].program,
             args,
             env: rendered.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             own_user: format!("{}:{}", own.0, own.1),

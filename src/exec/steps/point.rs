@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certify::Certifier;
 use super::server::Running;
-use super::{Job, Message};
+use super::{Job, Message, reuse};
 use crate::event::{Event, StepKind};
 use crate::exec::StepError;
 use crate::exec::publish::{self, MEASURED, Measured, REQUESTS, SERIES};
@@ -16,7 +16,7 @@ use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::observe::{Marker, Observation, Sent};
 use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
-use crate::spec::{LoadPoint, Volume};
+use crate::spec::{LoadPoint, Series, Volume};
 use crate::store::Draft;
 use crate::workload::{self, Tokenizer, Workload};
 
@@ -63,12 +63,16 @@ pub(super) async fn measure(
     let run = load::run(load.clone(), sink, progress, cancel.clone()).await?;
     observation.load_ended();
     let answers = Answers::read(&records)?;
-    let (server, complaints) = observation.finish(&answers.sent).await;
+    let (server, mut complaints) = observation.finish(&answers.sent).await;
+    complaints.extend(reuse::complaint_of_metrics(running.reuses_prefixes(job), server.metrics.as_ref()));
     let mut measured = Measured { run: job.run.id.clone(), workload: hash, client: run.client.clone(), server };
     for complaint in complaints {
         let cell = job.prepared.plan.cells[point.cell].id.clone();
         let message = format!("{label}: {complaint}");
         job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
+    }
+    if answers.left_behind {
+        running.leave_behind(Duration::try_from_secs_f64(point.load.request_timeout_s).unwrap_or(Duration::MAX));
     }
     let lost = running.lost_after_load(job).await;
     measured.client.certificate = certifier.after(job, point, &load, &records, certificate, cancel).await;
@@ -99,8 +103,10 @@ fn keep(
         publish::point(plan, &job.run, number, error.point_status(), Some(error.report()), Some(measured))?;
         return Err(error);
     }
-    if answers.failed > 0 {
-        // The row stands, with its counts; but the next run shall try again, so it does not enter the store.
+    let is_try = plan.points[number].series.is_some_and(|it| matches!(*plan.series[it].rule, Series::Search(_)));
+    if answers.failed > 0 && !is_try {
+        // The row stands, with its counts; but the next run shall try again, so it does not enter the store. A search
+        // is different: failures under too much load are what it looks for.
         publish::records(plan, &job.run, number, &records)?;
         return publish::point(plan, &job.run, number, PointStatus::Ok, None, Some(measured));
     }
@@ -117,6 +123,8 @@ struct Answers {
     good: u64,
     failed: u64,
     first_error: Option<RequestError>,
+    /// The server may still work on requests that were given up.
+    left_behind: bool,
     sent: Sent,
 }
 
@@ -127,6 +135,9 @@ impl Answers {
         for line in BufReader::new(File::open(records).map_err(unreadable)?).lines() {
             let Ok(record) = serde_json::from_str::<RequestRecord>(&line.map_err(unreadable)?) else { continue };
             answers.sent.add(&record);
+            let given_up =
+                record.error.as_ref().is_some_and(|error| ["timeout", "stall"].contains(&error.kind.as_str()));
+            answers.left_behind |= record.status == RequestStatus::CutOff || given_up;
             match (record.kind, record.status) {
                 (RequestKind::Measure, RequestStatus::Ok) => answers.good += 1,
                 (RequestKind::Measure, RequestStatus::Failed) => answers.failed += 1,

@@ -12,7 +12,7 @@ use crate::base::{CellId, Digest};
 use crate::event::Event;
 use crate::load::{self, LoadJob, RecordSink};
 use crate::plan::Point;
-use crate::record::{RequestRecord, RequestStatus};
+use crate::record::{RequestRecord, RequestStatus, ServerMetrics};
 use crate::spec::{Arrival, LoadPoint, Output, OutputMode, OutputTokens, Volume};
 use crate::workload::{Prompt, Workload};
 
@@ -25,6 +25,9 @@ const FASTER: f64 = 0.6;
 /// It takes at least this share: it was.
 const ALIKE: f64 = 0.85;
 
+/// A larger share of the prompts' tokens out of a cache is no token of a chat template that all have.
+const STRAY: f64 = 0.05;
+
 /// Warns when the server's answers say otherwise than the manifest. Says nothing when they do not tell.
 pub(super) async fn check(job: &Job, index: usize, running: &Running, cancel: &CancellationToken) {
     let Some(expected) = running.reuses_prefixes(job) else { return };
@@ -35,6 +38,15 @@ pub(super) async fn check(job: &Job, index: usize, running: &Running, cancel: &C
     if let Some(message) = complaint(&cell, expected, first, second) {
         job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
     }
+}
+
+/// A complaint about what a server says of itself: how much of the prompts it took from its cache while it was measured.
+pub(super) fn complaint_of_metrics(expected: Option<bool>, metrics: Option<&ServerMetrics>) -> Option<String> {
+    let share = metrics?.prefix_hit_share.filter(|share| expected == Some(false) && *share > STRAY)?;
+    let percent = share * 100.0;
+    Some(format!(
+        "the prefix cache is on although the manifest says off: by its own metrics, the server took {percent:.0} % of the prompts' tokens from it"
+    ))
 }
 
 fn complaint(cell: &CellId, expected: bool, first: f64, second: f64) -> Option<String> {
@@ -111,6 +123,15 @@ mod tests {
         assert!(complaint(true, 98.0).unwrap().contains("seems to be off although the manifest says on"));
         for (expected, second) in [(false, 98.0), (true, 20.0), (false, 70.0), (true, 70.0)] {
             assert_eq!(complaint(expected, second), None, "{expected} {second}");
+        }
+        let says = |expected, hits| {
+            let text = format!(r#"{{"window": "all", "prefix_hit_share": {hits}, "checks": []}}"#);
+            let metrics: ServerMetrics = serde_json::from_str(&text).unwrap();
+            complaint_of_metrics(expected, Some(&metrics))
+        };
+        assert!(says(Some(false), "0.4").unwrap().contains("took 40 % of the prompts' tokens"));
+        for (expected, hits) in [(Some(false), "0.01"), (Some(false), "null"), (Some(true), "0.4"), (None, "0.4")] {
+            assert_eq!(says(expected, hits), None, "{expected:?} {hits}");
         }
         assert_eq!(median(vec![3.0, 1.0, 9.0]), Some(3.0));
     }

@@ -7,13 +7,14 @@ use super::{Job, Message};
 use crate::base::CellId;
 use crate::event::Event;
 use crate::exec::StepError;
+use crate::exec::engines::PreparedEngine;
 use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
 use crate::manifest::Runtime;
-use crate::observe::{Watch, visible_gpus};
+use crate::observe::{Watch, visible_gpus, wait_until_idle};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
-use crate::recipe::Part;
+use crate::recipe::{LoadedRecipe, Part};
 use crate::render::Context;
 use crate::spec::Protocol;
 
@@ -23,18 +24,25 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 const DYING: Duration = Duration::from_secs(3);
 /// Between two reads of the server's metrics.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
-/// Log lines that an error quotes.
+/// The last log lines, which an error quotes, and among how many of them it looks for errors before these.
 const QUOTED_LINES: usize = 20;
+const SEARCHED_LINES: usize = 400;
+/// Errors that are quoted from before.
+const QUOTED_ERRORS: usize = 3;
 
 /// A server that is up, ready and proven to be the one that was started.
 pub(super) struct Running {
     /// `None` for a server that was up before and stays up.
     server: Option<Server>,
+    /// Index into the prepared engines.
+    engine: usize,
     values: Context,
     cell: CellId,
     logs: PathBuf,
     /// In a container, whose processes are not ours to look into.
     contained: bool,
+    /// For how long requests that were given up may go on in it.
+    left_behind: Option<Duration>,
 }
 
 /// Starts the server of a bench step and waits until it is ready.
@@ -42,7 +50,8 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let step = &job.prepared.plan.steps[index];
     let began = Instant::now();
     let (values, ports) = choose_ports(job, step)?;
-    let rendered = job.prepared.recipe.render(Part::Server, &values)?.unwrap_or_default();
+    let PreparedEngine { recipe, runtime, .. } = job.engine(step);
+    let rendered = recipe.render(Part::Server, &values)?.unwrap_or_default();
     let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
     let logs = job.log_folder(index)?;
     let server = if rendered.command.is_empty() {
@@ -56,8 +65,16 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
         job.tell(Message::Event(Event::ServerStarting { cell: cell.clone(), pid: server.pid(), log }));
         Some(server)
     };
-    let contained = matches!(job.runtime(), Runtime::Docker(_));
-    let mut running = Running { server, values, cell: cell.clone(), logs, contained };
+    let contained = matches!(runtime, Runtime::Docker(_));
+    let mut running = Running {
+        server,
+        engine: step.values.engine(),
+        values,
+        cell: cell.clone(),
+        logs,
+        contained,
+        left_behind: None,
+    };
     let ready = async {
         running.wait_until_ready(job, cancel).await?;
         running.prove_ports(&ports)
@@ -77,7 +94,7 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
 fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError> {
     let mut places = job.places(step);
     let mut ports = Vec::new();
-    for name in &job.prepared.recipe.recipe.server.ports {
+    for name in &job.engine(step).recipe.recipe.server.ports {
         let port = free_port(&places.host).map_err(|source| StepError::Process(Box::new(source)))?;
         places.ports.insert(name.clone(), port.to_string());
         ports.push(port);
@@ -86,15 +103,19 @@ fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError
 }
 
 impl Running {
+    fn recipe<'a>(&self, job: &'a Job) -> &'a LoadedRecipe {
+        &job.prepared.engines[self.engine].recipe
+    }
+
     /// Whether the manifest says that the server keeps what it computed for earlier prompts; `None` for an engine that does
     /// not know.
     pub(super) fn reuses_prefixes(&self, job: &Job) -> Option<bool> {
-        job.prepared.recipe.reuses_prefixes(&self.values).ok().flatten()
+        self.recipe(job).reuses_prefixes(&self.values).ok().flatten()
     }
 
     /// Where requests of a protocol go: to this server, and to nobody else.
     pub(super) fn target(&self, job: &Job, protocol: Protocol) -> Result<Target, StepError> {
-        let endpoint = job.prepared.recipe.endpoint(protocol, &self.values)?;
+        let endpoint = self.recipe(job).endpoint(protocol, &self.values)?;
         let (base_url, model) = endpoint.ok_or(StepError::NoProtocol { protocol })?;
         let target = Target { protocol, base_url, model };
         self.prove_port(target.port()?)?;
@@ -104,7 +125,7 @@ impl Running {
     /// What to watch while a load point is measured.
     pub(super) fn watch(&self, job: &Job, model: String, gpus: u32, series: PathBuf) -> Result<Watch, StepError> {
         Ok(Watch {
-            metrics_url: job.prepared.recipe.metrics_url(&self.values)?,
+            metrics_url: self.recipe(job).metrics_url(&self.values)?,
             pause: PAGE_PAUSE,
             model,
             series,
@@ -117,6 +138,29 @@ impl Running {
         })
     }
 
+    /// Requests were given up, which may go on for so long.
+    pub(super) fn leave_behind(&mut self, longest: Duration) {
+        self.left_behind = Some(longest);
+    }
+
+    /// Waits until nothing is left of requests that were given up: they would slow the next ones down.
+    pub(super) async fn settle(&mut self, job: &Job, cancel: &CancellationToken) -> Result<(), StepError> {
+        let Some(longest) = self.left_behind.take() else { return Ok(()) };
+        let Some(url) = self.recipe(job).metrics_url(&self.values)? else { return Ok(()) };
+        let began = Instant::now();
+        let idle = cancel.run_until_cancelled(wait_until_idle(&url, longest)).await.ok_or(StepError::Interrupted)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let message = if idle {
+            format!("requests were given up: waited {seconds:.0} s for the server to be idle")
+        } else {
+            format!(
+                "requests were given up, and after {seconds:.0} s the server still works on them: what follows is slower"
+            )
+        };
+        job.tell(Message::Event(Event::Warning { cell: Some(self.cell.clone()), message }));
+        Ok(())
+    }
+
     /// How the server ended, if it has, as the error of whatever it was doing.
     pub(super) fn lost(&self, job: &Job) -> Option<StepError> {
         let facts = self.server.as_ref()?.try_exited()?;
@@ -126,7 +170,7 @@ impl Running {
 
     /// Why the server cannot have served to the end: it is gone, or it no longer answers as ready.
     pub(super) async fn lost_after_load(&mut self, job: &Job) -> Option<StepError> {
-        for url in job.prepared.recipe.ready_urls(&self.values).unwrap_or_default() {
+        for url in self.recipe(job).ready_urls(&self.values).unwrap_or_default() {
             if !answers(&url).await {
                 // A dying server closes its port before it is gone.
                 let _ = tokio::time::timeout(DYING, self.exited()).await;
@@ -159,7 +203,7 @@ impl Running {
     async fn wait_until_ready(&mut self, job: &Job, cancel: &CancellationToken) -> Result<(), StepError> {
         let limit = job.prepared.document.value.time_limits.ready.as_std();
         let deadline = tokio::time::Instant::now() + limit;
-        let mut missing = job.prepared.recipe.ready_urls(&self.values)?;
+        let mut missing = self.recipe(job).ready_urls(&self.values)?;
         missing.reverse();
         while let Some(url) = missing.last() {
             let probe = async {
@@ -215,8 +259,41 @@ impl Running {
     }
 
     fn quoted(&self, job: &Job) -> (String, Vec<String>) {
-        let log = self.server.as_ref().map(|server| server.log_tail(QUOTED_LINES)).unwrap_or_default();
-        let hints = job.prepared.recipe.hints(&log).into_iter().map(str::to_owned).collect();
+        let log = self.server.as_ref().map(|server| quote(&server.log_tail(SEARCHED_LINES))).unwrap_or_default();
+        let hints = self.recipe(job).hints(&log).into_iter().map(str::to_owned).collect();
         (log, hints)
+    }
+}
+
+/// The last lines, and the last errors before them: a server that unloads what it had loaded says much after its error.
+fn quote(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let (before, last) = lines.split_at(lines.len().saturating_sub(QUOTED_LINES));
+    let mut quoted: Vec<&str> =
+        before.iter().rev().copied().filter(|line| is_error(line)).take(QUOTED_ERRORS).collect();
+    quoted.reverse();
+    quoted.extend(last);
+    quoted.join("\n")
+}
+
+/// As most programs write an error, and as Google's logging library does, which Triton writes with: `E1122 09:21:26.405112`.
+fn is_error(line: &str) -> bool {
+    let marked = line.strip_prefix('E').and_then(|rest| rest.split_once(' '));
+    marked.is_some_and(|(date, _)| date.len() == 4 && date.bytes().all(|byte| byte.is_ascii_digit()))
+        || line.to_lowercase().contains("error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_errors_are_quoted_with_the_last_lines() {
+        let mut log = vec!["E1121 one", "Error: two", "fine", "E1122 three", "RuntimeError: four", "Einstein 1905"];
+        log.extend(["unloading"; QUOTED_LINES]);
+        let expected = ["Error: two", "E1122 three", "RuntimeError: four"];
+        assert_eq!(quote(&log.join("\n")), [&expected[..], &["unloading"; QUOTED_LINES]].concat().join("\n"));
+        assert_eq!(quote("Error: one\ntwo"), "Error: one\ntwo");
+        assert_eq!(quote(""), "");
     }
 }
