@@ -116,7 +116,6 @@ fn a_starved_client_is_called_the_limit_before_its_figures_are_wrong() {
     let truth = json_lines(&env.path("truth.jsonl"));
     for (row, run) in rows.iter().zip(env.runs("small")) {
         let off = error(row, &truth, &run.join("cells/tiny/as_served/load/c8"));
-        println!("{off:.3} {} {}", row["client_verdict"], row["client_limits"]);
         assert!(off <= 0.05 || row["client_verdict"] == "client_limited", "off by {off}: {row:?}");
         assert_eq!(row["client_verdict"] == "client_limited", !row["client_limits"].is_empty());
     }
