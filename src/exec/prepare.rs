@@ -81,7 +81,8 @@ pub async fn prepare(
         Purpose::Look => Unpinned::Tolerate,
         Purpose::Carry => Unpinned::Refuse,
     };
-    let models = resolve(manifest, &wanted("model", &cells, &chosen), &base, store.root(), unpinned);
+    let model_names = wanted("model", &cells, &chosen);
+    let models = resolve(manifest, &model_names, &base, store.root(), unpinned);
     let search = Search { request, manifest, base: &base, store: &store, cancel };
     let engine_names = wanted("engine", &cells, &chosen);
     let engines = async {
