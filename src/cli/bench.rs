@@ -126,6 +126,7 @@ impl Bench {
         let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
         LoadPoint {
             phase: NAME.to_owned(),
+            method: None,
             protocol: protocol(args.protocol),
             streaming: true,
             data: data(args),
@@ -226,6 +227,7 @@ impl Bench {
             engine: "endpoint".to_owned(),
             axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
             phase: NAME.to_owned(),
+            method: point.method,
             load_point: point.arrival.label(),
             protocol: point.protocol,
             arrival: point.arrival.name().to_owned(),

@@ -115,6 +115,8 @@ impl Body {
         }
         let (prompt, default_tokens) = match route {
             Route::Completions => (completion_prompt(&self.prompt)?, Some(DEFAULT_COMPLETION_TOKENS)),
+            // As LMDeploy has it: messages that are one text are completed as they are.
+            Route::Chat if self.messages.is_string() => (completion_prompt(&self.messages)?, None),
             Route::Chat => {
                 let text = service.loaded()?.chat.render(&self.messages).map_err(Failure::invalid)?;
                 (Prompt::Templated(text), None)
@@ -163,7 +165,8 @@ fn completion_prompt(prompt: &Value) -> Result<Prompt, Failure> {
 
 fn stop_strings(stop: &Value) -> Result<Vec<String>, Failure> {
     let strings = match stop {
-        Value::Null => Some(Vec::new()),
+        // LMDeploy's client of 2023 sends `false`.
+        Value::Null | Value::Bool(false) => Some(Vec::new()),
         Value::String(text) => Some(vec![text.clone()]),
         Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => None,

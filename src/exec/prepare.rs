@@ -198,7 +198,9 @@ type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
 fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
     let (mut sources, mut hashes) = DataFiles::default();
     let mut read: Vec<(&PhaseData, AnswerLengths, Arc<Source>)> = Vec::new();
-    for (phase, settings) in &manifest.benchmarks {
+    let phases: Vec<_> = manifest.benchmarks.iter().map(|(name, phase)| (name, phase.with_method())).collect();
+    for (phase, settings) in &phases {
+        let phase = *phase;
         let Some(path) = settings.data.path() else { continue };
         let failed = |source| PrepareError::Data { phase: phase.clone(), source: Box::new(source) };
         let lengths = match settings.output.tokens {

@@ -116,6 +116,7 @@ fn record(
         engine: plan.engines[cell.engine].label.clone(),
         axes,
         phase: planned.load.phase.clone(),
+        method: planned.load.method,
         load_point: planned.load.arrival.label(),
         protocol: planned.load.protocol,
         arrival: planned.load.arrival.name().to_owned(),

@@ -369,7 +369,11 @@ impl<O: FnMut(&Stamped)> Task<O> {
 
     fn add_row(&mut self, index: usize) -> Result<(), RunError> {
         let folder = publish::folder(&self.job.prepared.plan, &self.job.run, index);
-        self.rows.insert(index, report::read_point(&self.job.run.id, &folder)?);
+        let row = report::read_point(&self.job.run.id, &folder)?;
+        if let (Some(_), Some(phase)) = (row.point.method, folder.parent()) {
+            report::save_lmdeploy_csv(phase)?;
+        }
+        self.rows.insert(index, row);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod http;
 mod http1;
 mod job;
 mod json_text;
+mod method_body;
 mod open;
 mod open_files;
 mod openai;

@@ -3,8 +3,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::LoadError;
 use super::triton_request::Tensors;
+use super::{LoadError, method_body};
 use crate::spec::{LoadPoint, OutputMode, Protocol};
 use crate::workload::{Content, Message};
 
@@ -13,6 +13,8 @@ use crate::workload::{Content, Message};
 pub(super) struct Ask<'a> {
     pub(super) content: Cow<'a, Content>,
     pub(super) output_tokens: u32,
+    /// The closed-loop worker that asks.
+    pub(super) worker: u32,
 }
 
 /// Turns prompts into the bytes to send.
@@ -40,7 +42,9 @@ impl Requests {
     /// A JSON body, or a gRPC message without its frame.
     pub(super) fn encode(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         match self {
-            Self::OpenaiCompletions | Self::OpenaiChat => openai(model, point, ask),
+            Self::OpenaiCompletions | Self::OpenaiChat => {
+                method_body::body(model, point, ask).unwrap_or_else(|| openai(model, point, ask))
+            }
             Self::TritonGrpc(tensors) => tensors.message(model, point, ask, request),
             Self::TritonHttp(tensors) => tensors.json(point, ask),
         }
@@ -68,7 +72,7 @@ fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
     struct Body<'a> {
         model: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        prompt: Option<Cow<'a, str>>,
+        prompt: Option<Given<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         messages: Option<Cow<'a, [Message]>>,
         max_tokens: u32,
@@ -87,6 +91,12 @@ fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
         seed: u64,
     }
     #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Given<'a> {
+        Text(Cow<'a, str>),
+        Tokens(&'a [u32]),
+    }
+    #[derive(Serialize)]
     struct StreamOptions {
         include_usage: bool,
     }
@@ -94,7 +104,10 @@ fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
     let exact = point.output.mode == OutputMode::Exact;
     let body = Body {
         model,
-        prompt: (!chat).then(|| ask.content.text()),
+        prompt: (!chat).then(|| match &*ask.content {
+            Content::Tokens(ids) => Given::Tokens(ids),
+            Content::Text(_) | Content::Messages(_) => Given::Text(ask.content.text()),
+        }),
         messages: chat.then(|| ask.content.messages()),
         max_tokens: ask.output_tokens,
         min_tokens: exact.then_some(ask.output_tokens),

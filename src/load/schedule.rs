@@ -16,7 +16,8 @@ pub(super) struct Schedule {
 const MOST: f64 = 1e8;
 
 impl Schedule {
-    /// `None` for a closed loop. `trace_ns` are the moments of a trace's conversations, rising.
+    /// `None` for a closed loop. `trace_ns` are moments that come with the workload, rising: those of a trace, or those
+    /// that a method draws by its own rule.
     pub(super) fn of(
         arrival: &Arrival,
         volume: Volume,
@@ -28,6 +29,7 @@ impl Schedule {
         let warmup = usize::try_from(warmup).unwrap_or(usize::MAX);
         let due_ns = match arrival {
             Arrival::Closed { .. } | Arrival::ClosedStages { .. } => return None,
+            Arrival::Open { .. } if trace_ns.is_some() => traced(trace_ns.unwrap_or_default(), 1.0, volume, warmup),
             Arrival::Open { spacing, rate, .. } => {
                 let measured = match volume {
                     Volume::Requests(requests) => requests as f64,

@@ -79,7 +79,7 @@ impl Sender {
                 conversation: job.conversations.have_turns().then_some(number),
             };
             let output_tokens = turn.answer_tokens(&job.point.output);
-            let ask = Ask { content, output_tokens };
+            let ask = Ask { content, output_tokens, worker: self.number };
             let exchange = self.carry_out(ticket, due, &ask).await;
             let end_ns = exchange.end_ns;
             let is_last = prompt + 1 == turns.end;

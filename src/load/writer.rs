@@ -108,6 +108,7 @@ impl<P: Fn(u64)> Writer<P> {
             input_tokens: answer.input_tokens.or(sent_tokens),
             input_tokens_sent: sent_tokens,
             output_tokens: output_tokens.map(|(tokens, _)| tokens),
+            output_tokens_asked: Some(exchange.wanted_tokens),
             output_tokens_source: output_tokens.map(|(_, source)| source),
             finish_reason: answer.finish_reason,
             output_text: text,

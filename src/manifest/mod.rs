@@ -16,6 +16,7 @@ mod axes;
 mod check;
 mod columns;
 mod engines;
+mod method;
 mod problem;
 mod read;
 mod rule;

@@ -2,6 +2,7 @@
 
 mod data;
 mod load;
+mod method;
 mod series;
 
 use serde_json::Value;
@@ -24,6 +25,7 @@ pub(super) fn check(root: &Node) -> Vec<Finding> {
         let path = KeyPath::of_keys(&["benchmarks", name]);
         check_phase_name(name, &path, &mut report);
         if phase.is_object() {
+            method::check(phase, &path, axes.contains("protocol"), &mut report);
             load::check(phase, &path, &axes, &mut report);
             data::check(phase, &path, &axes, &mut report);
             check_thresholds(phase, &path, &columns, &mut report);

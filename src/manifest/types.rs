@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::engines::{Engine, Runtime};
 use crate::base::Scalar;
-use crate::spec::{Amount, Data, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
+use crate::spec::{Amount, Data, Method, OutputMode, OutputTokens, Protocol, Sampling, SharedPrefix, Slo, Spacing};
 
 /// What to deploy, and how to measure it.
 ///
@@ -200,7 +200,13 @@ pub struct Exclude {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
-    pub protocol: Protocol,
+    /// How requests travel; a `method` decides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Reproduce a published method, number for number: it decides the requests, and what is left out here takes the
+    /// values of its script. Its CSV file lies in the phase's folder of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// Ask for tokens as they are made. Without it only E2E can be measured.
     #[serde(default = "yes")]
     pub streaming: bool,
@@ -472,6 +478,10 @@ pub struct Synthetic {
     /// From the end of an answer to the next turn, in ms; 0 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_time_ms: Option<Amount>,
+    /// With the method `lmdeploy-static`: send ids from 0 to 100, as the script does, in place of text. The server has to
+    /// take them for a `prompt`, as vLLM, SGLang and llama-server do.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub token_ids: bool,
 }
 
 /// The length of each answer.

@@ -137,6 +137,7 @@ fn record(number: u64, kind: RequestKind, tokens: u32) -> RequestRecord {
         input_tokens: Some(tokens),
         input_tokens_sent: None,
         output_tokens: Some(tokens),
+        output_tokens_asked: None,
         output_tokens_source: Some(TokenSource::ServerUsage),
         finish_reason: None,
         output_text: String::new(),

@@ -8,8 +8,8 @@ use super::{PlanError, Values, series};
 use crate::base::{Digest, Scalar};
 use crate::manifest::{Duration, Manifest, Phase, PhaseData, Ramp, Stage, StageRate};
 use crate::spec::{
-    Amount, Arrival, ConcurrencyStage, Data, LoadPoint, Output, OutputTokens, Protocol, RateStage, Sampling, Series,
-    Synthetic, Volume,
+    Amount, Arrival, ConcurrencyStage, Data, LoadPoint, Method, Output, OutputTokens, Protocol, RateStage, Sampling,
+    Series, Synthetic, Volume,
 };
 
 /// Fields of a phase that an axis of the same name overrides.
@@ -80,6 +80,7 @@ impl<'a> Phases<'a> {
     }
 
     fn resolve(&self, name: &str, phase: &Phase, values: &Values, model: &str) -> Result<Vec<Loads>, PlanError> {
+        let phase = &*phase.with_method();
         let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
         let missing = |what: &'static str| PlanError::NoLength { phase: name.to_owned(), what };
         let data = resolved(&phase.data, || overridden("isl").given())?.ok_or(missing("isl"))?;
@@ -90,16 +91,17 @@ impl<'a> Phases<'a> {
             (None, _) => overridden("osl").given()?,
         };
         let output = Output { mode: phase.output.mode, tokens: tokens.ok_or(missing("osl"))? };
+        let requests = overridden("requests").given()?.or(phase.requests);
         let searched = series::search(phase);
         let arrivals = match &searched {
             Some((_, arrivals)) => arrivals.clone(),
-            None => arrivals(name, phase, values)?,
+            None => arrivals(name, phase, requests, values)?,
         };
-        let requests = overridden("requests").given()?.or(phase.requests);
         let seeds = &self.manifest.seeds;
         let template = LoadPoint {
             phase: name.to_owned(),
-            protocol: overridden("protocol").given::<Protocol>()?.unwrap_or(phase.protocol),
+            method: phase.method,
+            protocol: overridden("protocol").given::<Protocol>()?.or(phase.protocol).ok_or(missing("protocol"))?,
             streaming: overridden("streaming").given()?.unwrap_or(phase.streaming),
             data,
             output,
@@ -132,9 +134,12 @@ impl<'a> Phases<'a> {
         let digest: Arc<str> = digest.into();
         let mut points = Vec::new();
         for arrival in &arrivals {
+            let amount = phase.method.map(|method| method.defaults().amount);
+            let requests = requests.or(amount.map(|amount| amount.requests(arrival)));
             let volume = volume(requests, phase, arrival).ok_or(missing("requests"))?;
             for round in 1..=rounds {
-                let warmup_requests = warmup.unwrap_or_else(|| default_warmup(arrival));
+                let of_method = amount.map(|amount| amount.warmup_requests(arrival));
+                let warmup_requests = warmup.or(of_method).unwrap_or_else(|| default_warmup(arrival));
                 let point = LoadPoint { arrival: arrival.clone(), volume, warmup_requests, round, ..template.clone() };
                 points.push(load(point, &digest));
             }
@@ -151,7 +156,7 @@ impl<'a> Phases<'a> {
 }
 
 /// One for each load point of the phase. The reader checked that exactly one kind is given.
-fn arrivals(name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, PlanError> {
+fn arrivals(name: &str, phase: &Phase, requests: Option<u64>, values: &Values) -> Result<Vec<Arrival>, PlanError> {
     let overridden = |field: &'static str| Override { phase: name, field, value: values.axis(field) };
     let (spacing, max_concurrency) = (phase.spacing, phase.max_concurrency);
     if let Some(replay) = &phase.trace {
@@ -164,6 +169,11 @@ fn arrivals(name: &str, phase: &Phase, values: &Values) -> Result<Vec<Arrival>, 
     let rates = rate.map_or_else(|| phase.request_rate.clone(), |one| vec![one]);
     if !rates.is_empty() {
         return Ok(rates.into_iter().map(|rate| Arrival::Open { spacing, rate, max_concurrency }).collect());
+    }
+    if let Some(method @ Method::Serving) = phase.method {
+        // The script sends everything at once.
+        let all = requests.unwrap_or_else(|| method.defaults().amount.requests(&Arrival::Closed { concurrency: 1 }));
+        return Ok(vec![Arrival::Closed { concurrency: u32::try_from(all).unwrap_or(u32::MAX) }]);
     }
     let concurrency = overridden("concurrency").given()?.map_or_else(|| phase.concurrency.clone(), |one| vec![one]);
     if concurrency.is_empty() {
@@ -182,6 +192,7 @@ fn resolved<E>(data: &PhaseData, isl: impl FnOnce() -> Result<Option<Amount>, E>
                 prefix: given.prefix.clone(),
                 turns: given.turns.clone().unwrap_or(Amount::Fixed(1)),
                 think_time_ms: given.think_time_ms.clone(),
+                token_ids: given.token_ids,
             })
         }
         Data::Jsonl(file) => Data::Jsonl(file.clone()),

@@ -115,8 +115,11 @@ fn text(event: &Event) -> Option<String> {
             let verdict = if *enough { "close enough" } else { "still too far apart" };
             format!("{cell} {phase} {point}: {} {verdict}: {width}", count(*rounds, "round"))
         }
-        Event::Warning { cell: Some(cell), message } => format!("warning: {cell}: {}", indented(message)),
-        Event::Warning { cell: None, message } => format!("warning: {}", indented(message)),
+        // A load point's name begins with its cell's.
+        Event::Warning { cell: Some(cell), message } if !message.starts_with(cell.as_str()) => {
+            format!("warning: {cell}: {}", indented(message))
+        }
+        Event::Warning { message, .. } => format!("warning: {}", indented(message)),
         Event::Interrupted => {
             "interrupted: nothing new starts, what runs is stopped; press Ctrl-C again to kill it".to_owned()
         }

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{CellId, RunId, Scalar};
-use crate::spec::{Protocol, Series, Slo};
+use crate::spec::{Method, Protocol, Series, Slo};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -174,6 +174,9 @@ pub struct PointRecord {
     /// Every axis of the cell, in the manifest's order, under its own name.
     pub axes: IndexMap<String, Scalar>,
     pub phase: String,
+    /// The published method that was reproduced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// What tells load points of a phase apart: `c8`, `rate2.5`, `stages`, `trace`.
     #[serde(default)]
     pub load_point: String,

@@ -96,6 +96,9 @@ pub struct RequestRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_tokens_sent: Option<u32>,
     pub output_tokens: Option<u32>,
+    /// Tokens that the answer was to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens_asked: Option<u32>,
     pub output_tokens_source: Option<TokenSource>,
     pub finish_reason: Option<String>,
     pub output_text: String,

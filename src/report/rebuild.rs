@@ -81,9 +81,7 @@ fn read_whole<T: Default>(
     folder: &Path,
     keep: impl Fn(&Summarizer) -> T,
 ) -> Result<(Row, T), ReportError> {
-    let path = folder.join(POINT);
-    let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
-    let point: PointRecord = serde_json::from_slice(&bytes).map_err(|source| ReportError::Point { path, source })?;
+    let point = read_point_record(folder)?;
     with_requests(run, point, folder, keep)
 }
 
@@ -93,7 +91,8 @@ fn with_requests<T: Default>(
     folder: &Path,
     keep: impl Fn(&Summarizer) -> T,
 ) -> Result<(Row, T), ReportError> {
-    let Some((summarizer, note)) = read_requests(&folder.join(REQUESTS))? else {
+    let mut summarizer = Summarizer::default();
+    let Some(Read { note }) = read_requests(&folder.join(REQUESTS), |record| summarizer.add(&record))? else {
         return Ok((Row { run: run.clone(), point, summary: None, note: None }, T::default()));
     };
     let kept = keep(&summarizer);
@@ -101,15 +100,43 @@ fn with_requests<T: Default>(
     Ok((Row { run: run.clone(), point, summary, note }, kept))
 }
 
-/// What was recorded, and what a reader should know of the file.
-fn read_requests(path: &Path) -> Result<Option<(Summarizer, Option<String>)>, ReportError> {
+fn read_point_record(folder: &Path) -> Result<PointRecord, ReportError> {
+    let path = folder.join(POINT);
+    let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
+    serde_json::from_slice(&bytes).map_err(|source| ReportError::Point { path, source })
+}
+
+/// A load point and its requests.
+pub(super) type Recorded = (PointRecord, Vec<RequestRecord>);
+
+/// The load points in a phase's folder, in the order of the plan.
+pub(super) fn records_of(phase: &Path) -> Result<Vec<Recorded>, ReportError> {
+    let mut folders = Vec::new();
+    find_points(phase, &mut folders)?;
+    let read = |folder: &PathBuf| {
+        let mut records = Vec::new();
+        read_requests(&folder.join(REQUESTS), |record| records.push(record))?;
+        Ok((read_point_record(folder)?, records))
+    };
+    let mut points: Vec<Recorded> = folders.iter().map(read).collect::<Result<_, ReportError>>()?;
+    points.sort_by_key(|(point, _)| point.order);
+    Ok(points)
+}
+
+/// A file of requests was read to its end.
+struct Read {
+    /// What a reader should know of it.
+    note: Option<String>,
+}
+
+/// Gives each request to `take`; `None` without a file.
+fn read_requests(path: &Path, mut take: impl FnMut(RequestRecord)) -> Result<Option<Read>, ReportError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(unreadable(path, source)),
     };
     let mut reader = BufReader::new(file);
-    let mut summarizer = Summarizer::default();
     let mut note = None;
     let mut bytes = Vec::new();
     for line in 1.. {
@@ -118,7 +145,7 @@ fn read_requests(path: &Path) -> Result<Option<(Summarizer, Option<String>)>, Re
             break;
         }
         match serde_json::from_slice::<RequestRecord>(&bytes) {
-            Ok(record) => summarizer.add(&record),
+            Ok(record) => take(record),
             // Every whole line ends in a line feed, so this one is the last, and its writer was killed.
             Err(_) if bytes.last() != Some(&b'\n') => {
                 note =
@@ -127,7 +154,7 @@ fn read_requests(path: &Path) -> Result<Option<(Summarizer, Option<String>)>, Re
             Err(source) => return Err(ReportError::Request { path: path.to_owned(), line, source }),
         }
     }
-    Ok(Some((summarizer, note)))
+    Ok(Some(Read { note }))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> ReportError {

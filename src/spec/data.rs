@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Sampler;
+
 /// Where prompts come from: exactly one kind. `S` says what a synthetic workload is made of.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,6 +34,9 @@ pub struct Synthetic {
     pub turns: Amount,
     /// From the end of an answer to the next turn, in ms.
     pub think_time_ms: Option<Amount>,
+    /// Send the ids of tokens in place of text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub token_ids: bool,
 }
 
 /// What prompts have in common, as with a system prompt.
@@ -82,6 +87,10 @@ pub struct PromptFile {
     /// From the end of an answer to the next turn, in ms; 0 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_time_ms: Option<Amount>,
+    /// `sharegpt` only: how requests are chosen, as LMDeploy's scripts did it. The same seed gives the same prompts in the
+    /// same order as the script: the text of the first entry of each conversation, and the length of the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
     /// So many random tokens before each conversation, different in each request and round, so that no prefix cache
     /// answers for a prompt that was sent before. Every prompt grows by exactly so many tokens.
     #[schemars(range(min = 2, max = 1024))]
@@ -219,7 +228,7 @@ impl Data {
     #[must_use]
     pub fn synthetic(isl: u32) -> Self {
         let (isl, turns) = (Amount::Fixed(isl), Amount::Fixed(1));
-        Self::Synthetic(Synthetic { isl, prefix: None, turns, think_time_ms: None })
+        Self::Synthetic(Synthetic { isl, prefix: None, turns, think_time_ms: None, token_ids: false })
     }
 }
 
@@ -227,7 +236,15 @@ impl PromptFile {
     /// A file that is read as it comes.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
-        Self { path, column: None, answer_column: None, turns: None, think_time_ms: None, unique_prefix: None }
+        Self {
+            path,
+            column: None,
+            answer_column: None,
+            turns: None,
+            think_time_ms: None,
+            sampler: None,
+            unique_prefix: None,
+        }
     }
 }
 

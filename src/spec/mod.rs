@@ -4,6 +4,7 @@
 
 mod arrival;
 mod data;
+mod method;
 mod series;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub use data::{
     Amount, Bounds, Data, Distribution, Histogram, PromptFile, SharedPrefix, Spread, Synthetic, TraceFile, TraceFormat,
     Turns,
 };
+pub use method::{Method, MethodAmount, MethodDefaults, Sampler};
 pub use series::{Bound, Search, SearchEnd, Searched, Series, Until};
 
 /// How a request travels to the server.
@@ -109,7 +111,7 @@ impl OutputTokens {
 }
 
 /// How the next token is chosen. Greedy unless a temperature above 0 is given.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sampling {
     /// 0 is greedy decoding.
@@ -158,6 +160,9 @@ pub enum Volume {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LoadPoint {
     pub phase: String,
+    /// The published method that this reproduces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     pub protocol: Protocol,
     /// Ask the server to send tokens as they come. `false` measures E2E only: there is no first token to see.
     pub streaming: bool,

@@ -14,6 +14,7 @@ mod certificate;
 pub(crate) mod fixture;
 mod goodput;
 mod interval;
+pub mod lmdeploy;
 mod percentile;
 mod pool;
 mod search;

@@ -26,6 +26,10 @@ pub enum WorkloadError {
     TooMany { requests: usize, most: u64 },
     #[error("phase `{phase}` needs the model's tokenizer: {reason}")]
     NoTokenizer { phase: String, reason: String },
+    #[error("{found} conversations of fitting length are fewer than the {wanted} that are to be drawn from them")]
+    TooFew { found: usize, wanted: usize },
+    #[error("requests can only be drawn from the data of phase `{phase}` when it says how many: give `requests`")]
+    NoNumber { phase: String },
     #[error("cannot draw a number: {reason}")]
     Draw { reason: String },
     #[error("cannot load the tokenizer `{path}`: {reason}")]

@@ -64,6 +64,7 @@ pub(super) fn loaded(tokenizer: &tokenizers::Tokenizer) -> Tokenizer {
 pub(super) fn point(data: Data) -> LoadPoint {
     LoadPoint {
         phase: "load".to_owned(),
+        method: None,
         protocol: Protocol::OpenaiChat,
         streaming: true,
         data,

@@ -6,14 +6,15 @@ use rayon::prelude::*;
 
 use super::conversation::{Conversation, Turn};
 use super::draw::{Draws, Purpose};
-use super::prompt::{Prompt, Workload};
+use super::prompt::{Content, Prompt, Workload};
+use super::python_random::NumpyRandom;
 use super::quota::{Groups, MOST_PROMPTS, Quota, measured_requests};
 use super::source::Held;
 use super::synthetic::{Wanted, Writer};
 use super::trace::{BLOCK, Recorded};
-use super::{Source, Tokenizer, WorkloadError, unique};
+use super::{Source, Tokenizer, WorkloadError, sharegpt, unique};
 use crate::spec::{
-    Amount, Arrival, Data, FromData, LoadPoint, OutputTokens, PromptFile, SharedPrefix, Synthetic, Volume,
+    Amount, Arrival, Data, FromData, LoadPoint, Method, OutputTokens, PromptFile, SharedPrefix, Synthetic, Volume,
 };
 
 /// Everything that `point` sends: a pure function of the point, of the file that its data name, and of the tokenizer or
@@ -26,6 +27,9 @@ pub fn make(
     let recipe = Recipe { point, seed: point.own_prompt_seed(), tokenizer };
     let (mut prompts, due_ns) = match (&point.data, source.map(|source| &source.content)) {
         (Data::Synthetic(synthetic), _) => (recipe.random(synthetic)?, None),
+        (Data::Sharegpt(PromptFile { sampler: Some(sampler), .. }), Some(Held::Conversations(conversations))) => {
+            sharegpt::chosen(point, *sampler, conversations, recipe.tokenizer()?)?
+        }
         (
             Data::Jsonl(file) | Data::Sharegpt(file) | Data::HfDataset(file) | Data::Csv(file),
             Some(Held::Conversations(conversations)),
@@ -63,7 +67,14 @@ impl<'a> Recipe<'a> {
     }
 
     fn random(&self, synthetic: &Synthetic) -> Result<Vec<Prompt>, WorkloadError> {
-        let shapes = self.shapes(synthetic)?;
+        let mut shapes = self.shapes(synthetic)?;
+        if matches!(self.point.method, Some(Method::Static | Method::StaticA1)) {
+            // The script sends one prompt over and over.
+            shapes.truncate(1);
+        }
+        if synthetic.token_ids {
+            return Ok(self.token_ids(&shapes));
+        }
         let shared = synthetic.prefix.as_ref().map_or(0, |prefix| prefix.tokens);
         let single = shapes.iter().filter(|shape| shape.tokens == 1 + shape.group.map_or(0, |_| shared)).count();
         let writer = Writer::new(self.tokenizer()?, single)?;
@@ -82,6 +93,17 @@ impl<'a> Recipe<'a> {
             ..Prompt::of_text(text, Some(shape.tokens))
         };
         Ok(shapes.iter().zip(texts).map(prompt).collect())
+    }
+
+    /// Ids as LMDeploy's script draws them, whatever they mean to the model.
+    fn token_ids(&self, shapes: &[Shape]) -> Vec<Prompt> {
+        #[expect(clippy::cast_possible_truncation, reason = "numpy's seeds have 32 bits")]
+        let mut random = NumpyRandom::seeded(self.point.prompt_seed as u32);
+        let prompt = |shape: &Shape| {
+            let ids = (0..shape.tokens).map(|_| random.integer(0, 101)).collect();
+            Prompt { content: Content::Tokens(ids), ..Prompt::of_text(String::new(), Some(shape.tokens)) }
+        };
+        shapes.iter().map(prompt).collect()
     }
 
     fn shapes(&self, synthetic: &Synthetic) -> Result<Vec<Shape>, WorkloadError> {
@@ -283,6 +305,7 @@ mod tests {
             prefix: None,
             turns: Amount::Fixed(3),
             think_time_ms: Some(uniform(10, 20)),
+            token_ids: false,
         };
         let mut point = LoadPoint { volume: Volume::Requests(40), ..point(Data::Synthetic(synthetic)) };
         point.output.tokens = OutputTokens::Amount(uniform(2, 6));
@@ -303,7 +326,13 @@ mod tests {
     #[test]
     fn the_stated_share_of_prompts_begins_with_the_same_tokens() {
         let prefix = Some(SharedPrefix { tokens: 16, groups: 2, share: 0.75 });
-        let synthetic = Synthetic { isl: Amount::Fixed(24), prefix, turns: Amount::Fixed(1), think_time_ms: None };
+        let synthetic = Synthetic {
+            isl: Amount::Fixed(24),
+            prefix,
+            turns: Amount::Fixed(1),
+            think_time_ms: None,
+            token_ids: false,
+        };
         let point = LoadPoint { volume: Volume::Requests(39), ..point(Data::Synthetic(synthetic)) };
         for tokenizer in [byte_level(), metaspace(), words()].map(|tokenizer| loaded(&tokenizer)) {
             let workload = made(&point, None, &tokenizer);

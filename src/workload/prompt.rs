@@ -30,6 +30,8 @@ pub struct Prompt {
 pub enum Content {
     Text(String),
     Messages(Vec<Message>),
+    /// Ids of the model's tokens.
+    Tokens(Vec<u32>),
 }
 
 /// One message of a chat.
@@ -66,7 +68,7 @@ impl Prompt {
 }
 
 impl Content {
-    /// As text, for protocols without roles.
+    /// As text, for protocols without roles. Of tokens it is their ids, since only a protocol that takes ids sends them.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         match self {
@@ -74,6 +76,7 @@ impl Content {
             Self::Messages(messages) => {
                 messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n").into()
             }
+            Self::Tokens(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ").into(),
         }
     }
 
@@ -81,7 +84,9 @@ impl Content {
     #[must_use]
     pub fn messages(&self) -> Cow<'_, [Message]> {
         match self {
-            Self::Text(text) => Cow::Owned(vec![Message { role: "user".to_owned(), content: text.clone() }]),
+            Self::Text(_) | Self::Tokens(_) => {
+                Cow::Owned(vec![Message { role: "user".to_owned(), content: self.text().into_owned() }])
+            }
             Self::Messages(messages) => Cow::Borrowed(messages),
         }
     }
@@ -92,7 +97,7 @@ impl Workload {
     /// a server is asked to do. The phase's name, the round, time limits and the path of the data do not count.
     #[must_use]
     pub fn hash(&self, point: &LoadPoint) -> String {
-        let settings = json!({
+        let mut settings = json!({
             "protocol": point.protocol,
             "streaming": point.streaming,
             "output": point.output,
@@ -103,6 +108,9 @@ impl Workload {
             "volume": point.volume,
             "warmup_requests": point.warmup_requests,
         });
+        if let Some(method) = point.method {
+            settings["method"] = json!(method);
+        }
         let mut digest = Digest::default();
         let mut field = |bytes: &[u8]| {
             digest.update(&(bytes.len() as u64).to_le_bytes());
@@ -112,6 +120,7 @@ impl Workload {
         for prompt in self.prompts.iter() {
             match &prompt.content {
                 Content::Text(text) => field(text.as_bytes()),
+                Content::Tokens(ids) => field(format!("{ids:?}").as_bytes()),
                 Content::Messages(messages) => {
                     field(&serde_json::to_vec(messages).expect("messages are plain data"));
                 }

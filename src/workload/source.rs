@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use super::WorkloadError;
 use super::conversation::{Conversation, Turn, conversation};
 use super::rows::{self, Row};
+use super::sharegpt;
 use super::trace::{self, Recorded};
 use crate::spec::{Data, PromptFile, Turns};
 
@@ -125,7 +126,11 @@ impl Reading {
     /// The outer error is a mistake in the row, the inner one says why a sound row is of no use.
     fn usable(&self, file: &PromptFile, row: &Row) -> Result<Result<Conversation, &'static str>, String> {
         let turns = file.turns.unwrap_or(self.turns);
-        let Some(conversation) = conversation(file, turns, row)? else {
+        let conversation = match file.sampler {
+            Some(_) => sharegpt::first_pair(row)?,
+            None => conversation(file, turns, row)?,
+        };
+        let Some(conversation) = conversation else {
             return Ok(Err("there is no message with text of the role `user`"));
         };
         let known = |turn: &Turn| turn.output_tokens.is_some() || turn.answer.is_some();
@@ -169,6 +174,7 @@ mod tests {
         let Held::Conversations(conversations) = &source.content else { panic!("it is no trace") };
         let content = |turn: &Turn| match &turn.content {
             Content::Text(text) => text.clone(),
+            Content::Tokens(_) => panic!("a file has no ids"),
             Content::Messages(messages) => {
                 let said = messages.iter().map(|message| format!("{}:{}", message.role, message.content));
                 said.collect::<Vec<_>>().join(" ")

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::WorkloadError;
 
-/// A model's own tokenizer. Special tokens are never added: a prompt is counted as text.
+/// A model's own tokenizer. A prompt is counted as text, without special tokens, unless a method counts otherwise.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
@@ -22,14 +22,25 @@ impl Tokenizer {
 
     /// Tokens of `text`.
     pub fn count(&self, text: &str) -> Result<u32, WorkloadError> {
-        let tokens = self.encode(text)?.len();
+        self.count_as(text, false)
+    }
+
+    /// Tokens of `text` and of what the tokenizer puts around it, such as a token for its beginning.
+    pub(super) fn count_with_special(&self, text: &str) -> Result<u32, WorkloadError> {
+        self.count_as(text, true)
+    }
+
+    fn count_as(&self, text: &str, with_special: bool) -> Result<u32, WorkloadError> {
+        let tokens = self.encode_as(text, with_special)?.len();
         u32::try_from(tokens).map_err(|_| self.failed("encode text", "it has more than 2^32 tokens".to_owned()))
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, WorkloadError> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|error| self.failed("encode text", error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encode_as(text, false)?.get_ids().to_vec())
+    }
+
+    fn encode_as(&self, text: &str, with_special: bool) -> Result<tokenizers::Encoding, WorkloadError> {
+        self.inner.encode_fast(text, with_special).map_err(|error| self.failed("encode text", error.to_string()))
     }
 
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String, WorkloadError> {

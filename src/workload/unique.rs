@@ -51,6 +51,7 @@ pub(super) fn prepend(
 fn put_before(prefix: &str, prompt: &mut Prompt, tokens: u32) {
     let first = match &mut prompt.content {
         Content::Text(text) => Some(text),
+        Content::Tokens(_) => None,
         Content::Messages(messages) => messages.first_mut().map(|message| &mut message.content),
     };
     if let Some(text) = first {

@@ -234,3 +234,31 @@ fn manifests_of_several_engines_plan_on_any_machine() {
         assert_eq!(plan.stdout.matches("\"label\": \"fetch ").count(), 1, "one model for all");
     }
 }
+
+#[test]
+fn every_engine_there_is_plans_in_one_manifest_and_shows_its_commands() {
+    let env = TestEnv::new();
+    let names = benchrun::recipe::built_in_names();
+    let entry = |name: &String| match name.as_str() {
+        "endpoint" => format!("  {name}: {{settings: {{url: 'http://127.0.0.1:9', served_model: m}}}}\n"),
+        "tensorrt-llm" => format!("  {name}: {{settings: {{family: qwen}}}}\n"),
+        _ => format!("  {name}: {{}}\n"),
+    };
+    let engines: String = names.iter().map(entry).collect();
+    env.write("m.yaml", &manifest(engines.trim_end(), "batch_size: [4]"));
+    let plan = env.expect(0, &["plan", "m.yaml", "--format", "json"]).stdout;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let list = |name: &str| plan[name].as_array().unwrap().clone();
+    let planned: Vec<_> =
+        list("cells").iter().map(|cell| (cell["values"]["engine"].clone(), cell["state"].clone())).collect();
+    let expected: Vec<_> = names.iter().map(|name| (name.as_str().into(), "planned".into())).collect();
+    assert_eq!(planned, expected);
+    for name in &names {
+        let label = format!("bench tiny {name}");
+        let server =
+            list("steps").into_iter().find(|step| step["label"].as_str().unwrap().starts_with(&label)).unwrap();
+        let words = server["material"]["rendered"]["command"].as_array().unwrap().len();
+        // A server that is up already is started by nobody.
+        assert_eq!(words == 0, name == "endpoint", "{server}");
+    }
+}

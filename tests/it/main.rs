@@ -17,6 +17,7 @@ mod interrupt;
 mod keys;
 mod kserve_code;
 mod layers;
+mod lmdeploy;
 mod load;
 mod local_hub;
 mod manifest;

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Report, entries, is_misspelled};
+use super::{Report, entries, is_misspelled, method};
 use crate::manifest::problem::KeyPath;
 use crate::manifest::tree::Complaint;
 
@@ -37,9 +37,10 @@ pub(super) fn check(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report:
 fn check_output(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mut Report<'_>) {
     let is_trace = phase.pointer("/data/trace").is_some();
     let is_synthetic = phase.get("data").is_none() || phase.pointer("/data/synthetic").is_some();
+    let is_sampled = phase.pointer("/data/sharegpt").is_some() && method::of(phase).is_some();
     let at_tokens = path.key("output").key("tokens");
     match phase.pointer("/output/tokens") {
-        None if !is_trace && !axes.contains("osl") && !is_misspelled(phase, &["output"]) => {
+        None if !is_trace && !axes.contains("osl") && !is_sampled && !is_misspelled(phase, &["output"]) => {
             let complaint = Complaint::new("nothing says how long the answers are");
             report.at_key(path.clone(), complaint.with_hint("give `output: {tokens: 128}` or an axis `osl`"));
         }
@@ -76,6 +77,10 @@ fn check_synthetic(synthetic: &Value, path: &KeyPath, report: &mut Report<'_>) {
 
 fn check_file(kind: &str, file: &Value, path: &KeyPath, report: &mut Report<'_>) {
     let turns = file.get("turns");
+    if kind != "sharegpt" && file.get("sampler").is_some() {
+        let complaint = Complaint::new("a sampler chooses requests out of a ShareGPT file");
+        report.at_key(path.key("sampler"), complaint.with_hint("remove it, or use `sharegpt`"));
+    }
     if kind == "csv" && turns.is_some() {
         let complaint = Complaint::new("a line of a CSV file is one request, without turns");
         report.at_key(path.key("turns"), complaint.with_hint("remove it, or use `jsonl` with `messages`"));

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::series::Series;
-use super::{Report, is_misspelled, items};
+use super::{Report, is_misspelled, items, method};
 use crate::manifest::problem::KeyPath;
 use crate::manifest::tree::Complaint;
 
@@ -17,7 +17,7 @@ pub(super) fn check(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report:
         [] if ["concurrency", "request_rate"].iter().any(|axis| axes.contains(axis)) => {
             check_volume(phase, path, axes, report);
         }
-        [] if is_misspelled(phase, &KINDS) => {}
+        [] if is_misspelled(phase, &KINDS) || method::of(phase).is_some() => {}
         [] => {
             let complaint = Complaint::new("nothing says how the server is loaded");
             let hint = "give `concurrency: [1, 8]` (closed loop), `request_rate: [2.5]` (open loop), `stages`, `trace` or `search`";
@@ -55,7 +55,7 @@ fn check_volume(phase: &Value, path: &KeyPath, axes: &HashSet<&str>, report: &mu
             let complaint = Complaint::new("both `requests` and `duration` are given");
             report.at_key(path.clone(), complaint.with_hint("a load point ends by one of them: remove the other"));
         }
-        (false, false) if is_misspelled(phase, &["requests", "duration"]) => {}
+        (false, false) if is_misspelled(phase, &["requests", "duration"]) || method::of(phase).is_some() => {}
         (false, false) => {
             let complaint = Complaint::new("neither `requests` nor `duration` is given");
             let hint = "say when a load point ends: `requests: 100` or `duration: 30s`";

@@ -7,6 +7,7 @@ mod grpc;
 mod grpc_server;
 mod http;
 mod http_server;
+mod methods;
 mod open;
 mod turns;
 
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 fn point(protocol: Protocol) -> LoadPoint {
     LoadPoint {
         phase: "load".to_owned(),
+        method: None,
         protocol,
         streaming: true,
         data: Data::synthetic(1),
