@@ -45,6 +45,9 @@ FIGURES = [
 OF_THE_OUTPUT = {"output_tokens_mean", "tpot_ms_mean", "tpot_ms_p50", "tpot_ms_p99", "output_tokens_per_s"}
 OF_THE_COUNT = {"server_tensor": OF_THE_OUTPUT, "server_usage": OF_THE_OUTPUT | {"input_tokens_mean"}}
 
+# What llm_perf.py asks for, at most.
+LLM_PERF_TOKENS = "300"
+
 # Runs in GenAI-Perf's own Python: its parser, its tokenizer, its statistics. Both versions are spoken to.
 PARSER = """
 import json, sys
@@ -124,7 +127,7 @@ def bench(arguments, prompts, folder, more):
     home = folder / "home"
     command = [arguments.benchrun, "--home", home, "bench", "-u", arguments.url, "-i", "grpc", "-m", "ensemble"]
     command += ["--concurrency", arguments.concurrency, "--tokenizer-path", arguments.tokenizer, "--input-data", prompts]
-    command += ["--max-tokens", arguments.output_tokens, *more]
+    command += more
     subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
     return results(home / "runs/bench/latest/results.json")[arguments.concurrency]
 
@@ -198,13 +201,14 @@ def run(arguments):
         arguments.bare_tokenizer = bare(arguments.tokenizer, folder)
         version = version_of_genai_perf(arguments.genai_perf)
         fixed, ended = ([], []), ([], [])
+        fixed_length = ["--exact", "--max-tokens", arguments.output_tokens, "--requests", arguments.requests]
         # In turns, so that a machine that gets slower does so for all.
         for _ in range(arguments.rounds):
-            fixed[0].append(bench(arguments, prompts, folder, ["--exact", "--requests", arguments.requests]))
+            fixed[0].append(bench(arguments, prompts, folder, fixed_length))
             said = genai_perf(arguments, version == "0.0.8", prompts if version == "0.0.8" else newer, folder)
             fixed[1].append({ours: said[figure][statistic] for ours, figure, statistic in FIGURES})
             if arguments.llm_perf:
-                ended[0].append(bench(arguments, prompts, folder, ["--requests", str(len(texts))]))
+                ended[0].append(bench(arguments, prompts, folder, ["--max-tokens", LLM_PERF_TOKENS, "--requests", str(len(texts))]))
                 ended[1].append(llm_perf(arguments, prompts, folder))
         concurrency = f"concurrency {arguments.concurrency}, mean of {arguments.rounds} rounds"
         beside(f"{arguments.output_tokens} output tokens, {concurrency}", fixed[0], f"genai-perf {version}", fixed[1])
