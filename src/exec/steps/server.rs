@@ -185,7 +185,7 @@ impl Running {
     }
 
     /// Waits until the process has ended; for ever where it is not ours.
-    async fn exited(&mut self) -> ExitFacts {
+    pub(super) async fn exited(&mut self) -> ExitFacts {
         match &mut self.server {
             Some(server) => server.exited().await,
             None => std::future::pending().await,
