@@ -26,6 +26,7 @@ mod openai;
 mod point;
 mod probe;
 mod reading;
+mod received;
 mod request;
 mod schedule;
 mod sender;

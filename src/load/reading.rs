@@ -15,17 +15,18 @@ pub(super) struct Reading {
 /// Reads what arrived. An answer that does not stream has all its text at its end.
 pub(super) fn read(point: &LoadPoint, exchange: &Exchange) -> Reading {
     let (protocol, end_ns) = (point.protocol, exchange.end_ns);
+    let arrivals = exchange.received.whole();
     let mut reading = match protocol {
         Protocol::TritonGrpc => {
-            Reading { answer: answer_in(&exchange.arrivals, exchange, triton_answer::read_grpc), refused: None }
+            Reading { answer: answer_in(&arrivals, exchange, triton_answer::read_grpc), refused: None }
         }
         Protocol::OpenaiCompletions
         | Protocol::OpenaiChat
         | Protocol::TritonGenerate
         | Protocol::TritonGenerateStream => {
-            let reply = http1::unframe(&exchange.arrivals);
+            let reply = http1::unframe(&arrivals);
             if !matches!(reply.status, 0 | 200..300) {
-                return refused(reply.status, &reply.body, &exchange.arrivals);
+                return refused(reply.status, &reply.body, &arrivals);
             }
             let answer = answer_in(&reply.body, exchange, |body| match (protocol, point.streaming) {
                 (Protocol::TritonGenerate, _) => triton_answer::read_body(body, end_ns),
@@ -47,7 +48,7 @@ pub(super) fn refusal(point: &LoadPoint, exchange: &Exchange) -> Option<(u16, Op
     if point.protocol == Protocol::TritonGrpc {
         return None;
     }
-    let reply = http1::unframe(&exchange.arrivals);
+    let reply = http1::unframe(&exchange.received.whole());
     (!matches!(reply.status, 0 | 200..300)).then_some((reply.status, reply.retry_after_s))
 }
 

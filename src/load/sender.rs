@@ -9,9 +9,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{ClosedByServer, Connection};
-use super::exchange::{Arrivals, Clock, End, Exchange, Ticket};
+use super::exchange::{Clock, End, Exchange, Ticket};
 use super::job::Job;
 use super::reading::{Reading, read, refusal};
+use super::received::Received;
 use super::request::Ask;
 use crate::record::{RequestError, RequestKind};
 use crate::workload::{Content, Message};
@@ -141,7 +142,7 @@ impl Sender {
             connect_ns: None,
             sent_ns,
             attempts: 0,
-            arrivals: Arrivals::default(),
+            received: Received::default(),
             end_ns: sent_ns,
             end: End::CutOff,
         };
@@ -172,7 +173,7 @@ impl Sender {
             }
             let Some((429 | 503, pause_s)) = refusal(&self.job.point, exchange) else { return end };
             sleep(pause_s.map_or(RETRY_PAUSE, Duration::from_secs)).await;
-            exchange.arrivals.clear();
+            exchange.received.clear();
             heard_ns.store(0, Ordering::Relaxed);
         }
     }
