@@ -5,7 +5,7 @@ use snap::raw::{Decoder, Encoder};
 use super::exchange::{Arrivals, Mark};
 
 /// The parts of a stream are nearly alike: packed, they take a tenth. Ten thousand long answers then fit into memory.
-const PACKED_AT: usize = 4096;
+const PACKED_AT: usize = 2048;
 
 /// What has come so far: `tail` as it is, what was before it packed.
 #[derive(Debug, Default)]

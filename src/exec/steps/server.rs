@@ -126,6 +126,7 @@ impl Running {
     pub(super) fn watch(&self, job: &Job, model: String, gpus: u32, series: PathBuf) -> Result<Watch, StepError> {
         Ok(Watch {
             metrics_url: self.recipe(job).metrics_url(&self.values)?,
+            statistics_url: self.recipe(job).statistics_url(&self.values)?,
             pause: PAGE_PAUSE,
             model,
             series,
