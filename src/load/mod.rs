@@ -17,6 +17,7 @@ mod exchange;
 mod grpc;
 mod http;
 mod http1;
+mod in_process;
 mod job;
 mod json_text;
 mod method_body;

@@ -85,7 +85,8 @@ impl Sender {
             let end_ns = exchange.end_ns;
             let is_last = prompt + 1 == turns.end;
             let unreachable = exchange.attempts == 0;
-            let answer = (!is_last && matches!(exchange.end, End::Complete)).then(|| read(&job.point, &exchange));
+            let answer =
+                (!is_last && matches!(exchange.end, End::Complete)).then(|| read(&job.point, job.clock, &exchange));
             let good = answer.filter(|reading| reading.refused.is_none() && reading.answer.error.is_none());
             if self.exchanges.send(exchange).await.is_err() {
                 // The writer failed and reports why.
