@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::sent::Sent;
-use crate::record::{Check, ModelStatistics};
+use crate::record::{Check, ModelCounts};
 
 /// The answer of `/v2/models/stats`, as far as it is used.
 #[derive(Debug, Default, Deserialize)]
@@ -46,13 +46,13 @@ impl Statistics {
     }
 
     /// What was counted between `before` and now, of each model that counted anything. Counters that fell began anew.
-    pub(super) fn since(&self, before: &Self) -> Vec<ModelStatistics> {
+    pub(super) fn since(&self, before: &Self) -> Vec<ModelCounts> {
         let counted = self.model_stats.iter().map(|now| {
             let then = before.model_stats.iter().find(|then| (&then.name, &then.version) == (&now.name, &now.version));
             let (executions, old) =
                 then.map_or_else(Default::default, |then| (then.execution_count, then.inference_stats));
             let new = now.inference_stats;
-            ModelStatistics {
+            ModelCounts {
                 model: now.name.clone(),
                 version: now.version.clone(),
                 requests_ok: new.success.since(old.success).count,
@@ -82,7 +82,7 @@ impl Counted {
 }
 
 /// The requests that the asked model counted against those that were sent. What went wrong may not have reached it.
-pub(super) fn check(statistics: &[ModelStatistics], model: &str, sent: &Sent) -> Option<Check> {
+pub(super) fn check(statistics: &[ModelCounts], model: &str, sent: &Sent) -> Option<Check> {
     let counted: Vec<u64> = statistics.iter().filter(|it| it.model == model).map(|it| it.requests_ok).collect();
     let counted = (!counted.is_empty()).then(|| counted.iter().sum::<u64>())?;
     let ok = (sent.ok..=sent.all() + sent.repeats).contains(&counted);

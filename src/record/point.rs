@@ -84,13 +84,13 @@ pub struct ServerFacts {
     pub metrics: Option<ServerMetrics>,
     /// Of a Triton server, whose models count each for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub statistics: Vec<ModelStatistics>,
+    pub statistics: Vec<ModelCounts>,
 }
 
 /// What Triton counted for a model over all requests of a load point, warm-up included. Means are over the requests that
 /// succeeded, in milliseconds.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct ModelStatistics {
+pub struct ModelCounts {
     pub model: String,
     pub version: String,
     pub requests_ok: u64,
