@@ -17,6 +17,16 @@ use crate::spec::{LoadPoint, OutputMode};
 pub(super) const TEXT_OUTPUT: &str = "text_output";
 pub(super) const NUM_INPUT_TOKENS: &str = "num_input_tokens";
 pub(super) const NUM_OUTPUT_TOKENS: &str = "num_output_tokens";
+pub(super) const ARRIVAL: &str = "arrival_time_ns";
+pub(super) const FIRST_SCHEDULED: &str = "first_scheduled_time_ns";
+pub(super) const FIRST_TOKEN: &str = "first_token_time_ns";
+/// The second is the LLM API model's.
+pub(super) const REUSED_BLOCKS: [&str; 2] = ["kv_cache_reused_blocks", "kv_cache_reused_block"];
+
+/// The outputs that a model sets only when it is asked by one of [`RETURN_PERF_METRICS`].
+const PERF_METRICS: [&str; 5] = [ARRIVAL, FIRST_SCHEDULED, FIRST_TOKEN, REUSED_BLOCKS[0], REUSED_BLOCKS[1]];
+const RETURN_PERF_METRICS: &[&str] =
+    &["return_perf_metrics", "return_kv_cache_reuse_stats", "sampling_param_return_perf_metrics"];
 
 /// The inputs and outputs that a model lists, and its name for each input that we may set.
 #[derive(Debug)]
@@ -45,6 +55,7 @@ const INPUTS: &[(&[&str], Input)] = &[
     (&["exclude_input_in_output", "sampling_param_exclude_input_from_output"], Input::Always),
     (&["return_num_input_tokens"], Input::Always),
     (&["return_num_output_tokens"], Input::Always),
+    (RETURN_PERF_METRICS, Input::Always),
 ];
 
 #[derive(Clone, Copy)]
@@ -149,12 +160,18 @@ impl Tensors {
         names.iter().find_map(|name| self.inputs.iter().find(|input| input.name == *name))
     }
 
-    /// Text and counts only: log probabilities and logits would swell every response.
+    /// Text, counts and the server's own times only: log probabilities and logits would swell every response. An ensemble
+    /// never answers when it is asked for an output that no model of it sets.
     fn wanted_outputs(&self) -> Vec<InferRequestedOutputTensor> {
+        let metrics = self.input(RETURN_PERF_METRICS).map_or(&[][..], |_| &PERF_METRICS);
         [TEXT_OUTPUT, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS]
-            .into_iter()
-            .filter(|name| self.outputs.iter().any(|output| output == name))
-            .map(|name| InferRequestedOutputTensor { name: name.to_owned(), ..InferRequestedOutputTensor::default() })
+            .iter()
+            .chain(metrics)
+            .filter(|name| self.outputs.iter().any(|output| output == *name))
+            .map(|name| InferRequestedOutputTensor {
+                name: (*name).to_owned(),
+                ..InferRequestedOutputTensor::default()
+            })
             .collect()
     }
 }

@@ -113,6 +113,7 @@ impl<P: Fn(u64)> Writer<P> {
             output_tokens_asked: Some(exchange.wanted_tokens),
             output_tokens_source: output_tokens.map(|(_, source)| source),
             finish_reason: answer.finish_reason,
+            server: answer.server,
             output_text: text,
         })
     }

@@ -65,6 +65,11 @@ const MEASURED: &[&str] = &[
     "server_kv_cache_usage_peak",
     "server_prefix_hit_share",
     "server_requests_in_flight_mean",
+    "server_request_queue_ms_mean",
+    "server_request_queue_ms_p99",
+    "server_request_ttft_ms_mean",
+    "server_request_ttft_ms_p99",
+    "server_reused_blocks_mean",
 ];
 const LATENCIES: &[&str] = &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms"];
 const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "p99_9", "max"];

@@ -250,6 +250,11 @@ const SERVER: &[(&str, Source)] = &[
     ("server_requests_in_flight_mean", Source::Number(|row| metric(row, |it| it.requests_in_flight_mean))),
     ("server_window", Source::Word(|row| metric(row, |it| Some(it.window.name())))),
     ("server_checks", Source::Word(|row| metric(row, |it| Some(words(&it.checks))))),
+    ("server_request_queue_ms_mean", Source::Number(|row| figure(row, |it| said(&it.server.queue_ms, |it| it.mean)))),
+    ("server_request_queue_ms_p99", Source::Number(|row| figure(row, |it| said(&it.server.queue_ms, |it| it.p99)))),
+    ("server_request_ttft_ms_mean", Source::Number(|row| figure(row, |it| said(&it.server.ttft_ms, |it| it.mean)))),
+    ("server_request_ttft_ms_p99", Source::Number(|row| figure(row, |it| said(&it.server.ttft_ms, |it| it.p99)))),
+    ("server_reused_blocks_mean", Source::Number(|row| figure(row, |it| it.server.reused_blocks_mean))),
 ];
 
 const PROVENANCE: &[(&str, Source)] = &[
@@ -272,6 +277,10 @@ fn metric<T: Into<Value>>(row: &Row, read: fn(&ServerMetrics) -> Option<T>) -> V
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {
     row.summary.as_ref().and_then(read).into()
+}
+
+fn said(times: &Option<Distribution>, statistic: OfDistribution) -> Option<f64> {
+    times.as_ref().map(statistic)
 }
 
 fn steady<T: Into<Value>>(row: &Row, read: fn(&Steady) -> Option<T>) -> Value {

@@ -19,6 +19,7 @@ mod percentile;
 mod pool;
 mod search;
 mod series;
+mod server_said;
 mod steady;
 mod summarizer;
 mod summary;
@@ -34,6 +35,7 @@ pub use interval::Interval;
 pub use percentile::{Distribution, percentile};
 pub use search::{SearchState, SearchStep, search_loads};
 pub use series::{Outcome, SeriesState, series_columns, series_state};
+pub use server_said::ServerFigures;
 pub use steady::Steady;
 pub use summarizer::{Samples, Summarizer, summarize};
 pub use summary::{

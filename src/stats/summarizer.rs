@@ -2,6 +2,7 @@ use crate::record::{PointRecord, RequestKind, RequestRecord, RequestStatus};
 use crate::stats::goodput::keeps;
 use crate::stats::percentile::mean;
 use crate::stats::pool::Pool;
+use crate::stats::server_said::AllSaid;
 use crate::stats::timing::Timing;
 use crate::stats::{
     ClientLimit, ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates,
@@ -10,7 +11,8 @@ use crate::stats::{
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
+/// It holds 72 bytes for each good request, 24 more where the server tells its own times, and at most 8 MiB for all gaps
+/// between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     last_end_ns: u64,
@@ -22,6 +24,7 @@ pub struct Summarizer {
     source: Option<OutputTokensSource>,
     timings: Vec<Timing>,
     gaps: Pool,
+    server: AllSaid,
     input_comparison: InputComparison,
 }
 
@@ -67,6 +70,7 @@ impl Summarizer {
         self.output_tokens.add(record.output_tokens);
         self.add_source(record);
         self.input_comparison.add(record);
+        record.server.iter().for_each(|said| self.server.add(said));
         self.timings.push(timing);
         // Times that are not in order enter nothing; no honest record has any.
         let gaps = record.chunk_ns.array_windows().filter_map(|[from, to]| to.checked_sub(*from));
@@ -111,7 +115,8 @@ impl Summarizer {
             input_tokens_difference: self.input_comparison.difference(),
         };
         let (requests, load_s) = (self.requests, self.last_end_ns as f64 / 1e9);
-        Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
+        let server = self.server.figures();
+        Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, server, energy_j_per_output_token }
     }
 
     /// The values of the good requests added so far.
@@ -255,7 +260,7 @@ impl InputComparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::TokenSource;
+    use crate::record::{ServerSaid, TokenSource};
     use crate::stats::fixture::{MS, answered, ended, open_loop_point, point, streamed, warmup};
 
     #[track_caller]
@@ -298,6 +303,22 @@ mod tests {
         assert_eq!(it.trust.client_verdict, Some(ClientVerdict::Ok));
         assert_eq!(it.trust.request_rate_reached, None);
         close(it.energy_j_per_output_token, 2.0);
+    }
+
+    #[test]
+    fn what_the_server_says_is_over_the_requests_of_which_it_says_it() {
+        let said = |queue_ms, ttft_ms: u64, reused_blocks| RequestRecord {
+            server: Some(ServerSaid { queue_ns: Some(queue_ms * MS), ttft_ns: Some(ttft_ms * MS), reused_blocks }),
+            ..streamed(100, &[110], 1)
+        };
+        let requests =
+            [said(1, 10, Some(4)), said(3, 30, None), streamed(100, &[110], 1), warmup(said(50, 60, Some(9)))];
+        let it = summarize(&point(), &requests).server;
+        close(it.queue_ms.map(|queue| queue.mean), 2.0);
+        close(it.ttft_ms.map(|ttft| ttft.max), 30.0);
+        close(it.reused_blocks_mean, 4.0);
+        let silent = summarize(&point(), &[streamed(100, &[110], 1)]).server;
+        assert_eq!((silent.queue_ms, silent.ttft_ms, silent.reused_blocks_mean), (None, None, None));
     }
 
     #[test]

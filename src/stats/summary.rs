@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::record::TokenSource;
-use crate::stats::{ClientLimit, Distribution, Goodput, Steady};
+use crate::stats::{ClientLimit, Distribution, Goodput, ServerFigures, Steady};
 
 /// The figures of one load point, in the groups of the results' columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,7 @@ pub struct Summary {
     pub latency: Latency,
     pub steady: Option<Steady>,
     pub trust: Trust,
+    pub server: ServerFigures,
     /// Joules of the server's GPUs / output tokens.
     pub energy_j_per_output_token: Option<f64>,
 }
