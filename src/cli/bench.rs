@@ -132,6 +132,7 @@ impl Bench {
             data: data(args),
             output: Length { mode, tokens: OutputTokens::fixed(args.max_tokens) },
             sampling: Sampling::default(),
+            beam_width: 1,
             arrival: Arrival::Closed { concurrency },
             volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
             drain_s: None,

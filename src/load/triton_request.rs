@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::LoadError;
-use super::request::{Ask, streams};
+use super::request::Ask;
 use crate::kserve::infer_parameter::ParameterChoice;
 use crate::kserve::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::kserve::{InferParameter, ModelInferRequest, ModelMetadataResponse};
@@ -41,6 +41,8 @@ struct Tensor {
     shape: Vec<i64>,
 }
 
+const BEAM_WIDTH: &[&str] = &["beam_width"];
+
 /// Every input that we know how to set. Names are TensorRT-LLM's, oldest first; the last are those of its LLM API
 /// model.
 const INPUTS: &[(&[&str], Input)] = &[
@@ -48,6 +50,7 @@ const INPUTS: &[(&[&str], Input)] = &[
     (&["max_tokens", "sampling_param_max_tokens"], Input::MaxTokens),
     (&["min_length", "min_tokens"], Input::MinTokens),
     (&["stream", "streaming"], Input::Stream),
+    (BEAM_WIDTH, Input::BeamWidth),
     (&["temperature", "sampling_param_temperature"], Input::Temperature),
     (&["top_k", "sampling_param_top_k"], Input::TopK),
     (&["top_p", "sampling_param_top_p"], Input::TopP),
@@ -64,6 +67,7 @@ enum Input {
     MaxTokens,
     MinTokens,
     Stream,
+    BeamWidth,
     Temperature,
     TopK,
     TopP,
@@ -116,6 +120,10 @@ impl Tensors {
 
     pub(super) fn take_a_least_length(&self) -> bool {
         INPUTS.iter().any(|(names, input)| matches!(input, Input::MinTokens) && self.input(names).is_some())
+    }
+
+    pub(super) fn take_a_beam_width(&self) -> bool {
+        self.input(BEAM_WIDTH).is_some()
     }
 
     /// A `ModelInferRequest`, encoded.
@@ -185,7 +193,8 @@ impl Input {
             Self::Text => Some(Element::Bytes(ask.content.text())),
             Self::MaxTokens => Some(Element::Int32(ask.output_tokens)),
             Self::MinTokens => (point.output.mode == OutputMode::Exact).then_some(Element::Int32(ask.output_tokens)),
-            Self::Stream => Some(Element::Bool(streams(point))),
+            Self::Stream => Some(Element::Bool(point.streams())),
+            Self::BeamWidth => (point.beam_width > 1).then_some(Element::Int32(point.beam_width)),
             // TensorRT-LLM refuses a temperature of 0: the one most likely token says the same.
             Self::Temperature => (!greedy).then_some(Element::Fp32(sampling.temperature)),
             Self::TopK => if greedy { Some(1) } else { sampling.top_k }.map(Element::Int32),

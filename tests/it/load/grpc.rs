@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::grpc_server::{Responses, Server};
-use super::{check_error, check_times, point, run, run_one};
+use super::{check_error, check_times, point, run, run_one, run_to_error};
 
 const INPUTS: &[&str] = &["text_input", "max_tokens", "min_tokens", "stream", "seed", "top_k", "temperature"];
 const OUTPUTS: &[&str] = &["text_output", "cum_log_probs", "num_output_tokens"];
@@ -197,6 +197,26 @@ async fn the_servers_own_times_of_a_request_are_kept() {
     let asked: Vec<&str> = seen.requests[0].outputs.iter().map(|output| output.name.as_str()).collect();
     assert_eq!(asked, [&["text_output", "num_output_tokens"], &listed[..]].concat());
     assert!(seen.requests[0].inputs.iter().any(|input| input.name == "return_perf_metrics"));
+}
+
+#[tokio::test]
+async fn beams_travel_with_the_request_or_are_refused() {
+    let inputs: Vec<&'static str> = [INPUTS, &["beam_width"]].concat();
+    let server = Server::start(&inputs, OUTPUTS, |_| vec![text("abc", Position::Final)]).await;
+    let beams = |beam_width| LoadPoint { beam_width, streaming: false, ..exact() };
+    for beam_width in [1, 4] {
+        run_one(&server.url, beams(beam_width)).await;
+    }
+    let sent = |number: usize| {
+        let request = &server.seen().requests[number];
+        let at = request.inputs.iter().position(|input| input.name == "beam_width");
+        at.map(|at| request.raw_input_contents[at].to_vec())
+    };
+    assert_eq!((sent(0), sent(1)), (None, Some(4i32.to_le_bytes().to_vec())));
+
+    let without = Server::start(INPUTS, OUTPUTS, |_| vec![text("abc", Position::Final)]).await;
+    let refused = run_to_error(&without.url, beams(4)).await;
+    assert!(refused.contains("cannot be asked for 4 beams"), "{refused}");
 }
 
 /// An ensemble that is asked for an output which no model of it sets sends no response.
