@@ -18,6 +18,8 @@ const MEASURED: &[&str] = &[
     "requests_ok",
     "requests_failed",
     "requests_cut_off",
+    "requests_late",
+    "requests_held",
     "duration_s",
     "input_tokens",
     "output_tokens",
@@ -66,7 +68,8 @@ const MEASURED: &[&str] = &[
     "server_prefix_hit_share",
     "server_requests_in_flight_mean",
 ];
-const LATENCIES: &[&str] = &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms"];
+const LATENCIES: &[&str] =
+    &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms", "ttft_from_due_ms", "cap_wait_ms"];
 const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "p99_9", "max"];
 
 /// The columns of `results.csv` that hold a measured number, so that a threshold can bound them.

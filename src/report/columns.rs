@@ -149,6 +149,8 @@ const OUTCOME: &[(&str, Source)] = &[
     ("requests_ok", Source::Number(|row| figure(row, |it| Some(it.requests.ok)))),
     ("requests_failed", Source::Number(|row| figure(row, |it| Some(it.requests.failed)))),
     ("requests_cut_off", Source::Number(|row| figure(row, |it| Some(it.requests.cut_off)))),
+    ("requests_late", Source::Number(|row| figure(row, |it| it.requests.late))),
+    ("requests_held", Source::Number(|row| figure(row, |it| it.requests.held))),
 ];
 
 const VOLUME: &[(&str, Source)] = &[
@@ -199,6 +201,8 @@ const LATENCIES: &[(&str, OfLatency)] = &[
     ("tpot_ms", |it| it.tpot_ms.as_ref()),
     ("e2e_ms", |it| it.e2e_ms.as_ref()),
     ("e2e_from_due_ms", |it| it.e2e_from_due_ms.as_ref()),
+    ("ttft_from_due_ms", |it| it.ttft_from_due_ms.as_ref()),
+    ("cap_wait_ms", |it| it.cap_wait_ms.as_ref()),
 ];
 
 const STATISTICS: &[(&str, OfDistribution)] = &[

@@ -8,13 +8,18 @@ use crate::stats::{
     Reported, Requests, Steady, Summary, Trust, Volume, percentile,
 };
 
+/// A request that was sent more than this after it was due was late: ten times what an unhindered one takes.
+const LATE_NS: u64 = 1_000_000;
+
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 72 bytes for each good request, and at most 8 MiB for all gaps between chunks.
+/// It holds 80 bytes for each good request, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     last_end_ns: u64,
     requests: Requests,
+    late: u64,
+    held: u64,
     all_sent_ns: Option<Span>,
     window_ns: Option<Span>,
     input_tokens: Total,
@@ -51,6 +56,8 @@ impl Summarizer {
             RequestKind::Warmup => return,
             RequestKind::Measure => self.requests.sent += 1,
         }
+        self.late += u64::from(record.sent_ns.saturating_sub(record.due_ns) > LATE_NS);
+        self.held += u64::from(record.free_ns.is_some_and(|free_ns| free_ns > record.due_ns));
         extend(&mut self.all_sent_ns, record.sent_ns, record.sent_ns);
         match record.status {
             RequestStatus::Ok => self.add_ok(record),
@@ -87,6 +94,10 @@ impl Summarizer {
     pub fn finish(mut self, point: &PointRecord) -> Summary {
         self.timings.sort_unstable_by_key(|timing| timing.sent_ns);
         let open_loop = point.arrival != "closed";
+        let bounded = open_loop && point.concurrency.is_some();
+        let from_due = |figure: fn(&Timing) -> Option<f64>, is_known: bool| {
+            is_known.then(|| Distribution::of(self.each(figure))).flatten()
+        };
         let volume = self.volume();
         let rates = self.rates(&volume, point.server.gpus);
         let energy_j_per_output_token = quotient(point.server.gpu_energy_j, volume.output_tokens.map(|n| n as f64));
@@ -97,7 +108,9 @@ impl Summarizer {
             ttft_ms: Distribution::of(self.each(Timing::ttft_ms)),
             tpot_ms: Distribution::of(self.each(Timing::tpot_ms)),
             e2e_ms: Distribution::of(self.each(Timing::e2e_ms)),
-            e2e_from_due_ms: open_loop.then(|| Distribution::of(self.each(Timing::e2e_from_due_ms))).flatten(),
+            e2e_from_due_ms: from_due(Timing::e2e_from_due_ms, open_loop),
+            ttft_from_due_ms: from_due(Timing::ttft_from_due_ms, open_loop),
+            cap_wait_ms: from_due(Timing::cap_wait_ms, bounded),
             itl_ms: self.gaps.distribution(),
         };
         let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, Reported::of(&latency));
@@ -110,7 +123,9 @@ impl Summarizer {
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
         };
-        let (requests, load_s) = (self.requests, self.last_end_ns as f64 / 1e9);
+        let (late, held) = (open_loop.then_some(self.late), bounded.then_some(self.held));
+        let requests = Requests { late, held, ..self.requests };
+        let load_s = self.last_end_ns as f64 / 1e9;
         Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
     }
 
@@ -275,7 +290,7 @@ mod tests {
         point.client.cpu_share = Some(0.1);
         let it = summarize(&point, &[first, second]);
 
-        assert_eq!(it.requests, Requests { sent: 2, ok: 2, failed: 0, cut_off: 0 });
+        assert_eq!(it.requests, Requests { sent: 2, ok: 2, ..Requests::default() });
         close(it.volume.duration_s, 0.14);
         assert_eq!((it.volume.input_tokens, it.volume.output_tokens), (Some(200), Some(5)));
         close(it.volume.output_tokens_mean, 2.5);
@@ -307,7 +322,7 @@ mod tests {
         let failed = ended(RequestStatus::Failed, streamed(1, &[900], 7));
         let cut_off = ended(RequestStatus::CutOff, streamed(2, &[990], 7));
         let mut among_others = summarize(&point(), &[warmup(streamed(0, &[5000], 9)), failed, good, cut_off]);
-        assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1 });
+        assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1, ..Requests::default() });
         assert_eq!((among_others.load_s, alone.load_s), (5.005, 0.135));
         (among_others.requests, among_others.load_s) = (alone.requests, alone.load_s);
         assert_eq!(among_others, alone);
@@ -368,7 +383,30 @@ mod tests {
         let failed = ended(RequestStatus::Failed, streamed(300, &[], 0));
         let it = summarize(&open_loop_point(), &[streamed(100, &[110], 1), streamed(200, &[210], 1), failed]);
         close(it.latency.e2e_from_due_ms.map(|e2e| e2e.mean), 11.0);
+        close(it.latency.ttft_from_due_ms.map(|ttft| ttft.mean), 11.0);
         close(it.trust.request_rate_reached, 10.0);
+        assert_eq!((it.requests.late, it.requests.held, it.latency.cap_wait_ms), (Some(0), None, None));
+    }
+
+    #[test]
+    fn what_was_late_and_what_waited_at_the_bound_is_counted() {
+        let due_at =
+            |due, free, record: RequestRecord| RequestRecord { due_ns: due * MS, free_ns: Some(free * MS), ..record };
+        let records = [
+            streamed(100, &[110], 1),
+            due_at(190, 199, streamed(200, &[215], 1)),
+            due_at(290, 299, ended(RequestStatus::Failed, streamed(300, &[], 0))),
+        ];
+        let bounded = PointRecord { concurrency: Some(1), ..open_loop_point() };
+        let it = summarize(&bounded, &records);
+        assert_eq!((it.requests.late, it.requests.held), (Some(2), Some(2)));
+        let waits = it.latency.cap_wait_ms.unwrap();
+        assert_eq!((waits.min, waits.mean, waits.max), (0.0, 4.5, 9.0));
+        close(it.latency.ttft_from_due_ms.map(|ttft| ttft.max), 25.0);
+        close(it.latency.ttft_ms.map(|ttft| ttft.max), 15.0);
+        let closed = summarize(&point(), &records);
+        assert_eq!((closed.requests.late, closed.requests.held), (None, None));
+        assert_eq!((closed.latency.ttft_from_due_ms, closed.latency.cap_wait_ms), (None, None));
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub struct Requests {
     pub failed: u64,
     /// Ended by us: a time limit of the load point, or an interruption.
     pub cut_off: u64,
+    /// Those of any status that were sent more than 1 ms after they were due, whatever the cause: the bound on requests
+    /// under way, a connection to be made, a slow client. Open loop only.
+    pub late: Option<u64>,
+    /// Those of any status that the bound on requests under way kept waiting; open loop with such a bound only.
+    pub held: Option<u64>,
 }
 
 /// How much was measured.
@@ -101,6 +106,11 @@ pub struct Latency {
     pub e2e_ms: Option<Distribution>,
     /// Last chunk with text - due, over the requests with text; open loop only.
     pub e2e_from_due_ms: Option<Distribution>,
+    /// First chunk with text - due, over the requests that streamed; open loop only.
+    pub ttft_from_due_ms: Option<Distribution>,
+    /// When the bound on requests under way let a request go - due, 0 for one that did not wait, over all requests; open
+    /// loop with such a bound only.
+    pub cap_wait_ms: Option<Distribution>,
 }
 
 /// Whether the client measured the server or itself.
