@@ -57,6 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["stats"]),
     ("hf_hub", &["hub"]),
     ("http_body_util", &["null"]),
+    ("httpdate", &["load"]),
     ("hyper", &["null"]),
     ("hyper_util", &["null"]),
     ("indicatif", &["progress", "cli"]),
