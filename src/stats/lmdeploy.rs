@@ -202,7 +202,8 @@ impl ServingFigures {
 
 /// The script looks at no server's count.
 fn is_success(record: &RequestRecord) -> bool {
-    record.status == RequestStatus::Ok || record.error.as_ref().is_some_and(|error| error.kind == "length")
+    record.status == RequestStatus::Ok
+        || record.error.as_ref().is_some_and(|error| ["length", "usage"].contains(&error.kind.as_str()))
 }
 
 #[cfg(test)]

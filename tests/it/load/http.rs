@@ -148,6 +148,10 @@ async fn a_wrong_length_fails_the_request() {
     assert_eq!(record.status, RequestStatus::Ok);
     let too_many = completion(&[&text("a"), &usage(4), DONE]).await;
     check_error(&too_many, "length", "3 output tokens at most were asked for, the server counted 4");
+    let none = completion(&[&text("a"), &usage(0), DONE]).await;
+    check_error(&none, "usage", "0 output tokens");
+    let empty = completion(&[&usage(0), DONE]).await;
+    assert_eq!(empty.status, RequestStatus::Ok, "no text, no tokens");
 }
 
 #[tokio::test]
