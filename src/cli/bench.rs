@@ -197,6 +197,9 @@ impl Bench {
         }
         let cut_off = ran.cut_off;
         self.keep(&folder, &self.record(point, &answers, ran, server, workload.hash(point)))?;
+        for warning in self.rows.last().map(Row::warnings).unwrap_or_default() {
+            output.remark(&format!("warning: {}: {warning}", point.arrival.label()));
+        }
         Ok(cut_off == Some(CutOff::Cancelled))
     }
 

@@ -25,6 +25,7 @@ const MEASURED: &[&str] = &[
     "output_tokens",
     "input_tokens_mean",
     "output_tokens_mean",
+    "input_tokens_sent_mean",
     "requests_per_s",
     "requests_per_min",
     "input_tokens_per_s",

@@ -163,6 +163,7 @@ const VOLUME: &[(&str, Source)] = &[
         "output_tokens_source",
         Source::Word(|row| figure(row, |it| it.volume.output_tokens_source.map(OutputTokensSource::name))),
     ),
+    ("input_tokens_sent_mean", Source::Number(|row| figure(row, |it| it.volume.input_tokens_sent_mean))),
 ];
 
 const RATES: &[(&str, Source)] = &[

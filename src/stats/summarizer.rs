@@ -1,11 +1,13 @@
 use crate::record::{PointRecord, RequestKind, RequestRecord, RequestStatus};
+use crate::stats::counts::{InputComparison, OutputComparison};
 use crate::stats::goodput::keeps;
 use crate::stats::percentile::mean;
 use crate::stats::pool::Pool;
+use crate::stats::repeats::SentPrompts;
 use crate::stats::timing::Timing;
 use crate::stats::{
-    ClientLimit, ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates,
-    Reported, Requests, Steady, Summary, Trust, Volume, percentile,
+    ClientLimit, ClientVerdict, Distribution, Goodput, Latency, OutputTokensSource, Rates, Reported, Requests, Steady,
+    Summary, Trust, Volume, percentile,
 };
 
 /// A request that was sent more than this after it was due was late: ten times what an unhindered one takes.
@@ -13,7 +15,7 @@ const LATE_NS: u64 = 1_000_000;
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 80 bytes for each good request, and at most 8 MiB for all gaps between chunks.
+/// It holds 80 bytes for each good request, the numbers of the prompts, and at most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     last_end_ns: u64,
@@ -28,6 +30,9 @@ pub struct Summarizer {
     timings: Vec<Timing>,
     gaps: Pool,
     input_comparison: InputComparison,
+    input_tokens_sent: Total,
+    output_comparison: OutputComparison,
+    prompts: SentPrompts,
 }
 
 /// The values of single requests, each in ascending order: what a comparison resamples.
@@ -52,6 +57,7 @@ impl Summarizer {
     /// Takes one request into account, in any order; a warm-up request changes only [`Summary::load_s`].
     pub fn add(&mut self, record: &RequestRecord) {
         self.last_end_ns = self.last_end_ns.max(record.end_ns);
+        self.prompts.add(record);
         match record.kind {
             RequestKind::Warmup => return,
             RequestKind::Measure => self.requests.sent += 1,
@@ -74,6 +80,8 @@ impl Summarizer {
         self.output_tokens.add(record.output_tokens);
         self.add_source(record);
         self.input_comparison.add(record);
+        self.input_tokens_sent.add(record.input_tokens_sent);
+        self.output_comparison.add(record);
         self.timings.push(timing);
         // Times that are not in order enter nothing; no honest record has any.
         let gaps = record.chunk_ns.array_windows().filter_map(|[from, to]| to.checked_sub(*from));
@@ -122,6 +130,8 @@ impl Summarizer {
             client_limits,
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
+            tokens_below_chunks: self.output_comparison.below(),
+            repeats: self.prompts.repeats(),
         };
         let (late, held) = (open_loop.then_some(self.late), bounded.then_some(self.held));
         let requests = Requests { late, held, ..self.requests };
@@ -162,6 +172,7 @@ impl Summarizer {
             input_tokens_mean: quotient(input_tokens.map(|n| n as f64), ok),
             output_tokens_mean: quotient(output_tokens.map(|n| n as f64), ok),
             output_tokens_source: self.source,
+            input_tokens_sent_mean: quotient(self.input_tokens_sent.known().map(|n| n as f64), ok),
         }
     }
 
@@ -241,32 +252,6 @@ impl Total {
     }
 }
 
-#[derive(Debug, Default)]
-struct InputComparison {
-    compared: u64,
-    differing: u64,
-    range: Option<(i64, i64)>,
-}
-
-impl InputComparison {
-    fn add(&mut self, record: &RequestRecord) {
-        let (Some(counted), Some(sent)) = (record.input_tokens, record.input_tokens_sent) else { return };
-        self.compared += 1;
-        if counted == sent {
-            return;
-        }
-        let difference = i64::from(counted) - i64::from(sent);
-        let (least, most) = self.range.unwrap_or((difference, difference));
-        self.differing += 1;
-        self.range = Some((least.min(difference), most.max(difference)));
-    }
-
-    fn difference(&self) -> Option<InputTokensDifference> {
-        let Self { compared, differing, .. } = *self;
-        self.range.map(|(least, most)| InputTokensDifference { compared, differing, least, most })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +310,8 @@ mod tests {
         assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1, ..Requests::default() });
         assert_eq!((among_others.load_s, alone.load_s), (5.005, 0.135));
         (among_others.requests, among_others.load_s) = (alone.requests, alone.load_s);
+        // All of them have the same prompt.
+        assert!(among_others.trust.repeats.take().is_some());
         assert_eq!(among_others, alone);
     }
 
@@ -437,6 +424,39 @@ mod tests {
         );
         let found = difference(&[counted(90, Some(100)), counted(103, Some(100))]).unwrap();
         assert_eq!((found.least, found.most, found.differing), (-10, 3, 2));
+    }
+
+    #[test]
+    fn our_own_count_of_the_prompts_is_kept_beside_the_servers() {
+        let first = RequestRecord { input_tokens: Some(101), ..streamed(100, &[110], 1) };
+        let second = RequestRecord { input_tokens: Some(103), ..streamed(200, &[210], 1) };
+        let it = summarize(&point(), &[first.clone(), second]);
+        close(it.volume.input_tokens_mean, 102.0);
+        close(it.volume.input_tokens_sent_mean, 100.0);
+        let uncounted = RequestRecord { input_tokens_sent: None, ..streamed(200, &[210], 1) };
+        assert_eq!(summarize(&point(), &[first, uncounted]).volume.input_tokens_sent_mean, None);
+    }
+
+    #[test]
+    fn prompts_that_were_sent_again_are_told_of() {
+        let with = |prompt, record: RequestRecord| RequestRecord { prompt, ..record };
+        let own = [with(0, warmup(streamed(0, &[10], 1))), with(1, streamed(100, &[200], 1))];
+        assert_eq!(summarize(&point(), &own).warnings(), [] as [&str; 0]);
+        let failed = with(1, ended(RequestStatus::Failed, streamed(200, &[], 0)));
+        let [first, second] = own;
+        let warnings = summarize(&point(), &[first, second, failed]).warnings();
+        assert!(warnings[1].starts_with("3 requests share 2 prompts; a server that caches prefixes"), "{warnings:?}");
+    }
+
+    #[test]
+    fn fewer_tokens_than_chunks_are_told_of_where_the_server_counted() {
+        let low = RequestRecord { request: 7, ..streamed(100, &[110, 120, 130], 1) };
+        let ours = RequestRecord { output_tokens_source: Some(TokenSource::Tokenizer), ..low.clone() };
+        let below = |records: &[RequestRecord]| summarize(&point(), records).trust.tokens_below_chunks;
+        assert_eq!(below(&[streamed(100, &[110], 4), ours.clone()]), None);
+        let found = below(&[streamed(100, &[110], 1), ours, low.clone(), low]).unwrap();
+        assert_eq!((found.compared, found.below), (3, 2));
+        assert!(found.to_string().contains("request 7: 3 chunks, 1 counted"), "{found}");
     }
 
     #[test]
