@@ -1,5 +1,6 @@
 //! `benchrun bench`: load on a server that is up, without a manifest.
 
+mod bar;
 mod profile_export;
 mod script;
 pub(super) mod script_args;
@@ -39,7 +40,7 @@ const METRICS_PAUSE: Duration = Duration::from_secs(1);
 /// Puts load on a server that is up; keeps records as `apply` does.
 pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
     let task = match args.script.take() {
-        Some(script) => script::task(script)?,
+        Some(script) => script::task(script, home)?,
         None => task::of_flags(args)?,
     };
     for note in &task.notes {
@@ -104,7 +105,11 @@ impl Bench {
 
     fn workload(&self, point: &LoadPoint) -> Result<Workload, Failure> {
         let tokenizer = self.task.tokenizer.as_deref().ok_or("give `--tokenizer-path DIR`");
-        Ok(workload::make(point, self.task.source.as_ref(), tokenizer)?)
+        let source = self.task.source.as_ref();
+        let bar = source.map(bar::counting);
+        let workload = workload::make(point, source, tokenizer);
+        bar.inspect(|bar| bar.finish_and_clear());
+        Ok(workload?)
     }
 
     async fn measure(

@@ -29,7 +29,8 @@ fn an_api_command_line_sends_what_the_phase_of_a_manifest_sends() {
     let env = &served.env;
     let script = ["bench", "lmdeploy-api", &served.http, "model", "talks.json", "--concurrency", "2"];
     let flags = ["--num_prompts", "6", "--stream_output", "True", "--csv", "out.csv", "--seed", "3"];
-    let shown = env.expect(0, &[&script[..], &flags].concat()).says("out.csv").stdout;
+    let ended = env.expect(0, &[&script[..], &flags].concat());
+    let shown = &ended.says("out.csv").stdout;
     assert!(shown.contains("the script's") && shown.contains("correct"), "{shown}");
     let found = lines(env, "out.csv");
     assert_eq!(found[0][..5], ["batch", "num_prompts", "RPS", "RPM", "FTL(ave)(s)"]);

@@ -11,13 +11,14 @@ use super::script_args::{
     ApiArgs, Backend, DatasetName, Script, Served, ServingArgs, StaticArgs, ThroughputArgs, TisArgs,
 };
 use super::task::Task;
-use super::{NAME, with_scheme};
+use super::{NAME, bar, with_scheme};
 use crate::cli::block_on;
 use crate::cli::failure::Failure;
 use crate::load;
 use crate::manifest::Manifest;
 use crate::plan;
-use crate::spec::{LoadPoint, Method, Sampling, Volume};
+use crate::spec::{Data, LoadPoint, Method, Sampling, Volume};
+use crate::store::{FileHashes, Store};
 use crate::workload::{AnswerLengths, Source, Tokenizer};
 
 /// The scripts wait as long as it takes.
@@ -42,6 +43,24 @@ struct Given {
     notes: Vec<String>,
 }
 
+/// The data set, whose counts are kept in the store.
+fn source(data: &Data, home: &Path) -> Result<Option<Source>, Failure> {
+    let Some(path) = data.path() else { return Ok(None) };
+    let bar = bar::reading(path);
+    let read = Source::read(data, AnswerLengths::Needed, path).map_err(Failure::Prompts);
+    let store = Store::of_home(home);
+    let mut hashes = FileHashes::load(store.root());
+    // A digest that cannot be had or kept costs time, not correctness.
+    let digest = hashes.sha256(path).ok();
+    drop(hashes.save());
+    bar.finish_and_clear();
+    let mut source = read?;
+    if let (Some(source), Some(digest)) = (&mut source, digest) {
+        source.keep_counts(store.counts(), digest);
+    }
+    Ok(source)
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Rounds {
     measured: Option<u64>,
@@ -57,7 +76,7 @@ pub(super) struct ScriptFile {
 }
 
 /// Asks the server for its model's name if nobody gives it, and reads the data set.
-pub(super) fn task(script: Script) -> Result<Task, Failure> {
+pub(super) fn task(script: Script, home: &Path) -> Result<Task, Failure> {
     let given = given(script)?;
     let mut points = plan::load_points(&given.manifest()).map_err(Failure::LoadPoints)?;
     for point in &mut points {
@@ -71,9 +90,7 @@ pub(super) fn task(script: Script) -> Result<Task, Failure> {
         Some(model) => model,
         None => block_on(load::first_model(&with_scheme(&given.url)))??,
     };
-    let data = &points[0].data;
-    let path = data.path().unwrap_or(Path::new(""));
-    let source = Source::read(data, AnswerLengths::Needed, path).map_err(Failure::Prompts)?;
+    let source = source(&points[0].data, home)?;
     Ok(Task {
         url: given.url,
         model,

@@ -1,0 +1,245 @@
+//! Counting the tokens of many texts: a piece that was counted before is not encoded again.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use memchr::memchr_iter;
+use serde_json::{Value, json};
+use tokenizers::{AddedToken, ModelWrapper};
+
+use super::{Tokenizer, WorkloadError};
+
+/// Longer pieces hardly come twice.
+const LONGEST_KEPT: usize = 64;
+/// Bounds the memory of a [`Counter`], at some 50 bytes each.
+const MOST_KEPT: usize = 2_000_000;
+
+/// What GPT-2, Llama 3 and Qwen 2 split a text by, before they make tokens of the parts. `Split` has the last two.
+const WORDS: [&str; 2] = [
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+
+/// Where a text can be cut so that its pieces have together exactly the tokens of the whole: at a space between certain
+/// bytes. A text is first divided by added tokens; the bytes that those begin and end with are not among them where that
+/// matters.
+struct Cuts {
+    kind: Kind,
+    /// By byte, whether it may come before the space.
+    before: [bool; 256],
+    /// And after it.
+    after: [bool; 256],
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// Before the space, which a letter or a sign follows. The expressions above begin a word there, whatever comes
+    /// before; and since they look at most one character ahead, and only past white space, the text before splits as if
+    /// it ended there: `\s+(?!\S)` leaves the last space of several to the word, and at an end takes all that are left.
+    /// Digits are another matter: some tokenizers split them off first.
+    BeforeSpace,
+    /// At the space, which stands between two visible characters. It begins the next piece and is left out of it, since
+    /// the tokenizer puts one before every text. No token of the vocabulary has a space after another character, so none
+    /// can be made across the cut.
+    AtSpace,
+}
+
+impl Cuts {
+    /// `None` for a tokenizer of which nothing is known.
+    fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
+        let added = tokenizer.get_added_tokens_decoder();
+        let holds = |token: &AddedToken| {
+            !token.lstrip && !token.rstrip && !token.single_word && !token.content.contains([' ', SPACE])
+        };
+        let kind = Kind::of(tokenizer).filter(|_| added.values().all(holds))?;
+        let visible = |byte: u8| byte.is_ascii_graphic();
+        let mut cuts = Self {
+            kind,
+            before: std::array::from_fn(|byte| kind == Kind::BeforeSpace || u8::try_from(byte).is_ok_and(visible)),
+            after: std::array::from_fn(|byte| u8::try_from(byte).is_ok_and(|it| visible(it) && !it.is_ascii_digit())),
+        };
+        for content in added.values().map(|token| token.content.as_bytes()) {
+            if let (Some(first), Some(last)) = (content.first(), content.last()) {
+                cuts.after[usize::from(*first)] = false;
+                cuts.before[usize::from(*last)] &= kind == Kind::BeforeSpace;
+            }
+        }
+        Some(cuts)
+    }
+
+    /// The pieces of a text.
+    fn pieces<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
+        let bytes = text.as_bytes();
+        let fits = |at: usize| {
+            let (before, after) = (at.checked_sub(1).map(|at| bytes[at]), bytes.get(at + 1));
+            before.is_some_and(|byte| self.before[usize::from(byte)])
+                && after.is_some_and(|&byte| self.after[usize::from(byte)])
+        };
+        let left_out = usize::from(self.kind == Kind::AtSpace);
+        let mut start = 0;
+        memchr_iter(b' ', bytes).filter(move |&at| fits(at)).map(Some).chain([None]).map(move |cut| {
+            let piece = &text[start..cut.unwrap_or(text.len())];
+            start = cut.map_or(text.len(), |at| at + left_out);
+            piece
+        })
+    }
+}
+
+impl Kind {
+    fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
+        let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
+        let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
+        if model.dropout.is_some() || !affixes.into_iter().flatten().all(String::is_empty) {
+            return None;
+        }
+        let normalizer = serde_json::to_value(tokenizer.get_normalizer()).ok()?;
+        let splitter = serde_json::to_value(tokenizer.get_pre_tokenizer()).ok()?;
+        if (normalizer.is_null() || normalizer["type"] == "NFC") && begins_words_at_spaces(&splitter) {
+            return Some(Self::BeforeSpace);
+        }
+        let spaces = json!([
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        ]);
+        let is_metaspace =
+            splitter.is_null() && normalizer["type"] == "Sequence" && normalizer["normalizers"] == spaces;
+        let joins = |token: &String| token.trim_start_matches(SPACE).contains(SPACE);
+        let has_space = tokenizer.token_to_id("▁").is_some();
+        (is_metaspace && has_space && !tokenizer.get_vocab(false).keys().any(joins)).then_some(Self::AtSpace)
+    }
+}
+
+/// What stands for a space inside such a tokenizer.
+const SPACE: char = '▁';
+
+fn begins_words_at_spaces(splitter: &Value) -> bool {
+    let bytes = |part: &Value, splits: bool| {
+        part["type"] == "ByteLevel" && part["add_prefix_space"] == false && part["use_regex"] == splits
+    };
+    let split = |part: &Value| {
+        part["type"] == "Split"
+            && part["behavior"] == "Isolated"
+            && part["invert"] == false
+            && part["pattern"]["Regex"].as_str().is_some_and(|pattern| WORDS.contains(&pattern))
+    };
+    match splitter["pretokenizers"].as_array().map(Vec::as_slice) {
+        None => bytes(splitter, true),
+        Some([first, second]) => {
+            (first["type"] == "Digits" && bytes(second, true)) || (split(first) && bytes(second, false))
+        }
+        Some(_) => false,
+    }
+}
+
+/// Counts tokens as [`Tokenizer::count`] does, of texts that live as long as it. For one thread.
+pub(super) struct Counter<'t> {
+    tokenizer: &'t Tokenizer,
+    cuts: Option<Rc<Cuts>>,
+    /// What the tokenizer puts around a text.
+    special: u32,
+    known: HashMap<&'t str, u32>,
+}
+
+impl<'t> Counter<'t> {
+    pub(super) fn new(tokenizer: &'t Tokenizer, with_special: bool) -> Result<Self, WorkloadError> {
+        let special = if with_special { tokenizer.count_with_special("")? } else { 0 };
+        Ok(Self { tokenizer, cuts: Cuts::of(tokenizer.inner()).map(Rc::new), special, known: HashMap::new() })
+    }
+
+    /// Tokens of `text`; `None` for more than `most`, of which no more are counted than shows it.
+    pub(super) fn count(&mut self, text: &'t str, most: u32) -> Result<Option<u32>, WorkloadError> {
+        let mut tokens = self.special;
+        match self.cuts.clone() {
+            None => tokens += self.tokenizer.count(text)?,
+            Some(cuts) => {
+                for piece in cuts.pieces(text) {
+                    tokens += self.piece(piece)?;
+                    if tokens > most {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(Some(tokens).filter(|&tokens| tokens <= most))
+    }
+
+    fn piece(&mut self, piece: &'t str) -> Result<u32, WorkloadError> {
+        if let Some(&tokens) = self.known.get(piece) {
+            return Ok(tokens);
+        }
+        let tokens = self.tokenizer.count(piece)?;
+        if piece.len() <= LONGEST_KEPT && self.known.len() < MOST_KEPT {
+            self.known.insert(piece, tokens);
+        }
+        Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::workload::fixture::{byte_level, digits, loaded, metaspace, prepended, splitting, words};
+
+    #[test]
+    fn only_what_is_known_is_cut() {
+        for (tokenizer, expected) in [
+            (byte_level(), Some(Kind::BeforeSpace)),
+            (digits(), Some(Kind::BeforeSpace)),
+            (splitting(WORDS[0]), Some(Kind::BeforeSpace)),
+            (splitting(WORDS[1]), Some(Kind::BeforeSpace)),
+            (splitting("[a-z]+"), None),
+            (prepended(), Some(Kind::AtSpace)),
+            (metaspace(), None),
+            (words(), None),
+        ] {
+            assert_eq!(Cuts::of(&tokenizer).map(|cuts| cuts.kind), expected, "{:?}", tokenizer.get_pre_tokenizer());
+        }
+        let mut spaced = byte_level();
+        spaced.add_special_tokens([AddedToken::from("two words", true)]).unwrap();
+        assert!(Cuts::of(&spaced).is_none());
+        let mut greedy = byte_level();
+        greedy.add_special_tokens([AddedToken::from("<|pad|>", true).rstrip(true)]).unwrap();
+        assert!(Cuts::of(&greedy).is_none(), "it would take the space that the next piece begins with");
+    }
+
+    #[test]
+    fn counting_ends_where_there_are_too_many() {
+        let tokenizer = loaded(&byte_level());
+        let mut counter = Counter::new(&tokenizer, false).unwrap();
+        let text = "the dog jumps over the fox";
+        let all = tokenizer.count(text).unwrap();
+        assert_eq!(counter.count(text, all).unwrap(), Some(all));
+        assert_eq!(counter.count(text, all - 1).unwrap(), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        /// Twice, since the second time no piece is encoded.
+        #[test]
+        fn pieces_have_the_tokens_of_the_whole(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                " ", " ", "  ", "\n", "\r\n", "\t", "\u{a0}", "the", "dog", "'s", "'LL", "a", "Q", "7", "42", "1234", ".", "(",
+                "'", "▁", "e\u{301}", "é", "你好", "🦊", "<|end|>", "<", "\0", "_", "#!",
+            ]), 0..24),
+        ) {
+            thread_local!(static KNOWN: Vec<Tokenizer> = [
+                byte_level(), digits(), splitting(WORDS[0]), splitting(WORDS[1]), prepended(), metaspace(), words(),
+            ].iter().map(loaded).collect());
+            let text = parts.concat();
+            KNOWN.with(|known| {
+                for tokenizer in known {
+                    let mut counter = Counter::new(tokenizer, false).unwrap();
+                    let whole = tokenizer.count(&text).unwrap();
+                    for _ in 0..2 {
+                        let counted = counter.count(&text, u32::MAX).unwrap();
+                        prop_assert_eq!(counted, Some(whole), "{:?} {:?}", &text, counter.cuts.as_ref().map(|cuts| cuts.kind));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
