@@ -1,24 +1,18 @@
 //! Counting the tokens of many texts: a piece that was counted before is not encoded again.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use memchr::memchr_iter;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokenizers::{AddedToken, ModelWrapper};
 
+use super::words::Words;
 use super::{Tokenizer, WorkloadError};
 
 /// Longer pieces hardly come twice.
 const LONGEST_KEPT: usize = 64;
 /// Bounds the memory of a [`Counter`], at some 50 bytes each.
 const MOST_KEPT: usize = 2_000_000;
-
-/// What GPT-2, Llama 3 and Qwen 2 split a text by, before they make tokens of the parts. `Split` has the last two.
-const WORDS: [&str; 2] = [
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-];
 
 /// Where a text can be cut so that its pieces have together exactly the tokens of the whole: at a space between certain
 /// bytes. A text is first divided by added tokens; the bytes that those begin and end with are not among them where that
@@ -29,15 +23,16 @@ struct Cuts {
     before: [bool; 256],
     /// And after it.
     after: [bool; 256],
+    /// Whether an added token may begin with it.
+    begins_added: [bool; 256],
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// Before the space, which a letter or a sign follows. The expressions above begin a word there, whatever comes
-    /// before; and since they look at most one character ahead, and only past white space, the text before splits as if
+    /// Before the space, which a letter or a sign follows. All of [`Words`] begin a word there, whatever comes before; and since they look at most one character ahead, and only past white space, the text before splits as if
     /// it ended there: `\s+(?!\S)` leaves the last space of several to the word, and at an end takes all that are left.
     /// Digits are another matter: some tokenizers split them off first.
-    BeforeSpace,
+    BeforeSpace(Words),
     /// At the space, which stands between two visible characters. It begins the next piece and is left out of it, since
     /// the tokenizer puts one before every text. No token of the vocabulary has a space after another character, so none
     /// can be made across the cut.
@@ -55,16 +50,25 @@ impl Cuts {
         let visible = |byte: u8| byte.is_ascii_graphic();
         let mut cuts = Self {
             kind,
-            before: std::array::from_fn(|byte| kind == Kind::BeforeSpace || u8::try_from(byte).is_ok_and(visible)),
+            before: std::array::from_fn(|byte| kind != Kind::AtSpace || u8::try_from(byte).is_ok_and(visible)),
+            begins_added: [false; 256],
             after: std::array::from_fn(|byte| u8::try_from(byte).is_ok_and(|it| visible(it) && !it.is_ascii_digit())),
         };
         for content in added.values().map(|token| token.content.as_bytes()) {
             if let (Some(first), Some(last)) = (content.first(), content.last()) {
                 cuts.after[usize::from(*first)] = false;
-                cuts.before[usize::from(*last)] &= kind == Kind::BeforeSpace;
+                cuts.begins_added[usize::from(*first)] = true;
+                cuts.before[usize::from(*last)] &= kind != Kind::AtSpace;
             }
         }
         Some(cuts)
+    }
+
+    /// How a piece can be divided further: plain ASCII without an added token.
+    fn words_of(&self, piece: &str) -> Option<Words> {
+        let Kind::BeforeSpace(words) = self.kind else { return None };
+        let plain = |byte: &u8| byte.is_ascii() && !self.begins_added[usize::from(*byte)];
+        piece.as_bytes().iter().all(plain).then_some(words)
     }
 
     /// The pieces of a text.
@@ -94,8 +98,8 @@ impl Kind {
         }
         let normalizer = serde_json::to_value(tokenizer.get_normalizer()).ok()?;
         let splitter = serde_json::to_value(tokenizer.get_pre_tokenizer()).ok()?;
-        if (normalizer.is_null() || normalizer["type"] == "NFC") && begins_words_at_spaces(&splitter) {
-            return Some(Self::BeforeSpace);
+        if normalizer.is_null() || normalizer["type"] == "NFC" {
+            return Words::of(&splitter).map(Self::BeforeSpace);
         }
         let spaces = json!([
             {"type": "Prepend", "prepend": "▁"},
@@ -112,29 +116,10 @@ impl Kind {
 /// What stands for a space inside such a tokenizer.
 const SPACE: char = '▁';
 
-fn begins_words_at_spaces(splitter: &Value) -> bool {
-    let bytes = |part: &Value, splits: bool| {
-        part["type"] == "ByteLevel" && part["add_prefix_space"] == false && part["use_regex"] == splits
-    };
-    let split = |part: &Value| {
-        part["type"] == "Split"
-            && part["behavior"] == "Isolated"
-            && part["invert"] == false
-            && part["pattern"]["Regex"].as_str().is_some_and(|pattern| WORDS.contains(&pattern))
-    };
-    match splitter["pretokenizers"].as_array().map(Vec::as_slice) {
-        None => bytes(splitter, true),
-        Some([first, second]) => {
-            (first["type"] == "Digits" && bytes(second, true)) || (split(first) && bytes(second, false))
-        }
-        Some(_) => false,
-    }
-}
-
 /// Counts tokens as [`Tokenizer::count`] does, of texts that live as long as it. For one thread.
 pub(super) struct Counter<'t> {
     tokenizer: &'t Tokenizer,
-    cuts: Option<Rc<Cuts>>,
+    cuts: Option<Cuts>,
     /// What the tokenizer puts around a text.
     special: u32,
     known: HashMap<&'t str, u32>,
@@ -143,36 +128,49 @@ pub(super) struct Counter<'t> {
 impl<'t> Counter<'t> {
     pub(super) fn new(tokenizer: &'t Tokenizer, with_special: bool) -> Result<Self, WorkloadError> {
         let special = if with_special { tokenizer.count_with_special("")? } else { 0 };
-        Ok(Self { tokenizer, cuts: Cuts::of(tokenizer.inner()).map(Rc::new), special, known: HashMap::new() })
+        Ok(Self { tokenizer, cuts: Cuts::of(tokenizer.inner()), special, known: HashMap::new() })
     }
 
     /// Tokens of `text`; `None` for more than `most`, of which no more are counted than shows it.
     pub(super) fn count(&mut self, text: &'t str, most: u32) -> Result<Option<u32>, WorkloadError> {
+        let Self { tokenizer, cuts, known, .. } = self;
         let mut tokens = self.special;
-        match self.cuts.clone() {
-            None => tokens += self.tokenizer.count(text)?,
-            Some(cuts) => {
-                for piece in cuts.pieces(text) {
-                    tokens += self.piece(piece)?;
-                    if tokens > most {
-                        return Ok(None);
+        let Some(cuts) = cuts else {
+            tokens += tokenizer.count(text)?;
+            return Ok((tokens <= most).then_some(tokens));
+        };
+        for piece in cuts.pieces(text) {
+            tokens += match cuts.words_of(piece) {
+                Some(words) => {
+                    let mut tokens = 0;
+                    for word in words.split(piece) {
+                        tokens += count_once(known, tokenizer, word)?;
                     }
+                    tokens
                 }
+                None => count_once(known, tokenizer, piece)?,
+            };
+            if tokens > most {
+                return Ok(None);
             }
         }
-        Ok(Some(tokens).filter(|&tokens| tokens <= most))
+        Ok((tokens <= most).then_some(tokens))
     }
+}
 
-    fn piece(&mut self, piece: &'t str) -> Result<u32, WorkloadError> {
-        if let Some(&tokens) = self.known.get(piece) {
-            return Ok(tokens);
-        }
-        let tokens = self.tokenizer.count(piece)?;
-        if piece.len() <= LONGEST_KEPT && self.known.len() < MOST_KEPT {
-            self.known.insert(piece, tokens);
-        }
-        Ok(tokens)
+fn count_once<'t>(
+    known: &mut HashMap<&'t str, u32>,
+    tokenizer: &Tokenizer,
+    text: &'t str,
+) -> Result<u32, WorkloadError> {
+    if let Some(&tokens) = known.get(text) {
+        return Ok(tokens);
     }
+    let tokens = tokenizer.count(text)?;
+    if text.len() <= LONGEST_KEPT && known.len() < MOST_KEPT {
+        known.insert(text, tokens);
+    }
+    Ok(tokens)
 }
 
 #[cfg(test)]
@@ -181,14 +179,15 @@ mod tests {
 
     use super::*;
     use crate::workload::fixture::{byte_level, digits, loaded, metaspace, prepended, splitting, words};
+    use crate::workload::words::{Digits, LLAMA_3, QWEN_2};
 
     #[test]
     fn only_what_is_known_is_cut() {
         for (tokenizer, expected) in [
-            (byte_level(), Some(Kind::BeforeSpace)),
-            (digits(), Some(Kind::BeforeSpace)),
-            (splitting(WORDS[0]), Some(Kind::BeforeSpace)),
-            (splitting(WORDS[1]), Some(Kind::BeforeSpace)),
+            (byte_level(), Some(Kind::BeforeSpace(Words::Gpt2(Digits::Together)))),
+            (digits(), Some(Kind::BeforeSpace(Words::Gpt2(Digits::Single)))),
+            (splitting(LLAMA_3), Some(Kind::BeforeSpace(Words::Llama3 { digits: 3 }))),
+            (splitting(QWEN_2), Some(Kind::BeforeSpace(Words::Llama3 { digits: 1 }))),
             (splitting("[a-z]+"), None),
             (prepended(), Some(Kind::AtSpace)),
             (metaspace(), None),
@@ -226,7 +225,7 @@ mod tests {
             ]), 0..24),
         ) {
             thread_local!(static KNOWN: Vec<Tokenizer> = [
-                byte_level(), digits(), splitting(WORDS[0]), splitting(WORDS[1]), prepended(), metaspace(), words(),
+                byte_level(), digits(), splitting(LLAMA_3), splitting(QWEN_2), prepended(), metaspace(), words(),
             ].iter().map(loaded).collect());
             let text = parts.concat();
             KNOWN.with(|known| {

@@ -23,6 +23,7 @@ mod synthetic;
 mod tokenizer;
 mod trace;
 mod unique;
+mod words;
 
 pub use error::{Place, WorkloadError};
 pub use make::make;
