@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """How exact and how light the load generator is, on this host.
 
-    scripts/accuracy.py measure [BENCHRUN]           time stamps and CPU at 1 to 1,000 streams, all protocols
+    scripts/accuracy.py measure [BENCHRUN [ROUNDS]]  time stamps and CPU at 1 to 1,000 streams, beside a bare loop
     scripts/accuracy.py scale [BENCHRUN]             10,000 streams, a million requests, 2,000 requests a second
     scripts/accuracy.py compare RUN_FOLDER TRUTH.jsonl
 
 `measure` and `scale` start `benchrun engine --null`, a server without a model on an exact timetable, and put load on it
-with BENCHRUN (target/release/benchrun if absent). `compare` holds the records of a run of `benchrun bench` or `benchrun
+with BENCHRUN (target/release/benchrun if absent). The bare loop is benches/bare_client.rs. `compare` holds the records of a run of `benchrun bench` or `benchrun
 apply` against the log of any server on the same host: one line with `monotonic_start_ns`, then one for each request with
 `client_id` (the number that the request carried as `x-request-id`, or as its KServe id) and `chunks_ns`, taken right
 before each chunk was written. Both clocks are the host's CLOCK_MONOTONIC. A chunk's error is the client's stamp less the
@@ -16,12 +16,16 @@ server's; the first chunk's is that of TTFT.
 import csv
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 def percentile(values, p):
@@ -41,50 +45,66 @@ def read_truth(path):
     return start, sorted(requests, key=lambda request: request["arrival_ns"])
 
 
-def compare(point_folder, start, truth):
+def errors(answers, truth):
+    """ms of (client's stamp - server's), of first chunks and of later ones, and how many answers have no match.
+
+    `answers` are (request number, absolute stamps in ns); `truth` is from `read_truth`."""
+    start, requests = truth
+    by_id = {str(request.get("client_id", request.get("id"))): request["chunks_ns"] for request in requests}
+    first, later, lost = [], [], 0
+    for number, stamps in answers:
+        sent = by_id.get(str(number))
+        if sent is None or len(sent) != len(stamps):
+            lost += 1
+            continue
+        late = [(stamp - start - chunk) / 1e6 for stamp, chunk in zip(stamps, sent)]
+        first.append(late[0])
+        later.extend(late[1:])
+    return first, later, lost
+
+
+def compare(point_folder, truth):
+    """As `errors`, of a load point's records."""
     point = json.loads((point_folder / "point.json").read_text())
     origin = point["client"]["began_monotonic_ns"]
     with open(point_folder / "requests.jsonl") as lines:
         records = [json.loads(line) for line in lines]
     begin = origin + min(record["sent_ns"] for record in records)
     end = origin + max(record["end_ns"] for record in records)
-    mine = {
-        str(request.get("client_id", request.get("id"))): request
-        for request in truth
-        if begin <= start + request["arrival_ns"] <= end
-    }
-    first, later, travel, lost = [], [], [], 0
-    for record in records:
-        if record["kind"] != "measure" or record["status"] != "ok":
-            continue
-        request = mine.get(str(record["request"]))
-        if request is None or len(request["chunks_ns"]) != len(record["chunk_ns"]):
-            lost += 1
-            continue
-        errors = [
-            (origin + client - start - server) / 1e6
-            for client, server in zip(record["chunk_ns"], request["chunks_ns"])
-        ]
-        first.append(errors[0])
-        later.extend(errors[1:])
-        travel.append((start + request["arrival_ns"] - origin - record["sent_ns"]) / 1e6)
-    return point, first, later, travel, lost
+    start, requests = truth
+    # Load points number their requests alike.
+    mine = [request for request in requests if begin <= start + request["arrival_ns"] <= end]
+    answers = [
+        (record["request"], [origin + chunk for chunk in record["chunk_ns"]])
+        for record in records
+        if record["kind"] == "measure" and record["status"] == "ok"
+    ]
+    return point, *errors(answers, (start, mine))
+
+
+FIGURES = ["TTFT error p50", "p99", "chunk error p50", "p99"]
+
+
+def figures(first, later):
+    return [percentile(values, p) if values else float("nan") for values in (first, later) for p in (50, 99)]
+
+
+def show_row(cells):
+    print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |", flush=True)
+
+
+def show_head(names):
+    show_row(names)
+    show_row(["---"] * len(names))
 
 
 def show_comparison(run, truth_file):
-    start, truth = read_truth(truth_file)
-    names = ["protocol", "point", "requests", "chunks", "not matched", "TTFT error p50", "p99", "chunk error p50", "p99", "sent to arrival p50", "p99"]
-    print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
+    truth = read_truth(truth_file)
+    show_head(["protocol", "point", "requests", "chunks", "not matched", *FIGURES])
     folders = [path.parent for path in run.glob("cells/**/point.json")]
     for folder in sorted(folders, key=lambda folder: json.loads((folder / "point.json").read_text())["order"]):
-        point, first, later, travel, lost = compare(folder, start, truth)
-        figures = [
-            f"{percentile(values, p):.3f}" if values else ""
-            for values in (first, later, travel)
-            for p in (50, 99)
-        ]
-        cells = [point["protocol"], folder.name, len(first), len(first) + len(later), lost, *figures]
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        point, first, later, lost = compare(folder, truth)
+        show_row([point["protocol"], folder.name, len(first), len(first) + len(later), lost, *figures(first, later)])
 
 
 @contextmanager
@@ -116,23 +136,62 @@ def stolen():
     return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(benchrun, folder):
+def measure_benchrun(program, folder, url, protocol, streams, requests, tokens):
+    command = [benchrun, "--home", folder / "home", "bench", "-u", url, "-i", protocol, "-m", "ensemble"]
+    command += ["--concurrency", str(streams), "--requests", str(requests), "--warmup-requests", "0"]
+    command += ["--input-data", folder / "prompts.jsonl", "--max-tokens", str(tokens)]
+    cpu_s, _ = run_with_cost(command)
+
+    def answers(truth):
+        (point,) = (folder / "home/runs/bench/latest").glob("cells/**/point.json")
+        return compare(point.parent, truth)[1:]
+
+    return cpu_s, answers
+
+
+def build_bare_client():
+    command = ["cargo", "bench", "--bench", "bare_client", "--no-run", "--message-format", "json"]
+    build = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    messages = map(json.loads, build.stdout.splitlines())
+    return next(message["executable"] for message in messages if message.get("executable"))
+
+
+def measure_bare(bare_client, folder, url, protocol, streams, requests, tokens):
+    stamps = folder / "stamps.jsonl"
+    numbers = map(str, [streams, requests, tokens])
+    command = [bare_client, protocol, url.removeprefix("http://"), *numbers, stamps]
+    cpu_s = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def answers(truth):
+        with open(stamps) as lines:
+            read = [json.loads(line) for line in lines]
+        return errors([(answer["request"], answer["chunk_ns"]) for answer in read], truth)
+
+    return cpu_s, answers
+
+
+def measure(benchrun, folder, rounds):
+    """Medians over the rounds, of each figure by itself; the clients take turns."""
+    clients = {"benchrun": (measure_benchrun, benchrun), "bare loop": (measure_bare, build_bare_client())}
     prompts = folder / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"text_input": f"prompt {n} of some words"}) + "\n" for n in range(1000)))
+    show_head(["protocol", "streams", "client", "chunks", "lost", *FIGURES, "CPU a chunk, us", "stolen, s"])
     for streams, requests, tokens in [(1, 20, 50), (10, 100, 50), (100, 400, 50), (1000, 2000, 200)]:
-        for protocol in ["openai", "openai-chat", "http-stream", "grpc"]:
-            truth = folder / "truth.jsonl"
-            with null_server(benchrun, folder, "--ttft", "50ms", "--itl", "20ms", "--truth", truth) as url:
-                stolen_before = stolen()
-                command = [benchrun, "--home", folder / "home", "bench", "-u", url, "-i", protocol, "-m", "ensemble"]
-                command += ["--concurrency", str(streams), "--requests", str(requests), "--warmup-requests", str(streams)]
-                command += ["--input-data", prompts, "--max-tokens", str(tokens)]
-                cpu_s, memory_mib = run_with_cost(command)
-            show_comparison(folder / "home/runs/bench/latest", truth)
-            chunks = (requests + streams) * tokens
-            # With few chunks it is mostly the start of the program.
-            cost = f"{cpu_s / chunks * 1e6:.1f} us of CPU a chunk, " if chunks > 100_000 else ""
-            print(f"{cost}{memory_mib:.0f} MiB, {stolen() - stolen_before:.1f} s stolen by other machines", flush=True)
+        # At 1,000 streams a spread of TTFT, or all chunks of all streams would come at the same moments.
+        timetable = ["--itl", "20ms", "--ttft", *(["50ms"] if streams < 1000 else ["20ms", "--ttft-spread", "60ms"])]
+        for protocol in ["openai", "grpc"]:
+            rows = {client: [] for client in clients}
+            for client, (run, program) in [*clients.items()] * rounds:
+                truth = folder / "truth.jsonl"
+                with null_server(benchrun, folder, *timetable, "--truth", truth) as url:
+                    stolen_before = stolen()
+                    cpu_s, answers = run(program, folder, url, protocol, streams, requests, tokens)
+                    stolen_s = stolen() - stolen_before
+                first, later, lost = answers(read_truth(truth))
+                rows[client].append([lost, *figures(first, later), cpu_s / (requests * tokens) * 1e6, stolen_s])
+            for client, seen in rows.items():
+                lost, *medians = [statistics.median(column) for column in zip(*seen)]
+                show_row([protocol, streams, client, requests * tokens, lost, *medians])
 
 
 SCALE = """
@@ -178,11 +237,14 @@ def main():
     if len(arguments) == 3 and arguments[0] == "compare":
         show_comparison(Path(arguments[1]), arguments[2])
         return
-    if len(arguments) not in (1, 2) or arguments[0] not in ("measure", "scale"):
+    if not arguments or len(arguments) > 3 or arguments[0] not in ("measure", "scale"):
         sys.exit(__doc__)
-    benchrun = arguments[1] if len(arguments) == 2 else Path(__file__).parent.parent / "target/release/benchrun"
+    what, benchrun, rounds = (*arguments, *[PROJECT / "target/release/benchrun", 3][len(arguments) - 1 :])
     with tempfile.TemporaryDirectory() as folder:
-        {"measure": measure, "scale": scale}[arguments[0]](benchrun, Path(folder))
+        if what == "measure":
+            measure(benchrun, Path(folder), int(rounds))
+        else:
+            scale(benchrun, Path(folder))
 
 
 if __name__ == "__main__":

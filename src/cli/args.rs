@@ -363,6 +363,9 @@ pub(super) struct NullArgs {
     /// From a request's arrival to its first chunk, like `20ms`.
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub ttft: Duration,
+    /// How much longer that takes at most, evenly spread over the requests.
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttft_spread: Duration,
     /// From one chunk to the next; 0 is as fast as possible.
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub itl: Duration,

@@ -162,6 +162,7 @@ impl Bench {
     async fn observe(&self, folder: &Path) -> Observation {
         let observation = Observation::start(Watch {
             metrics_url: self.task.metrics_url.as_deref().map(with_scheme),
+            statistics_url: None,
             pause: METRICS_PAUSE,
             model: self.task.model.clone(),
             series: folder.join("metrics.jsonl"),

@@ -81,6 +81,7 @@ fn serve_null(args: NullArgs, output: &mut Output) -> Result<(), Failure> {
         host: args.host,
         port: args.port,
         ttft: args.ttft,
+        ttft_spread: args.ttft_spread,
         itl: args.itl,
         tokens_per_chunk: args.tokens_per_chunk,
         chunk_bytes: args.chunk_bytes,

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use crate::record::{RequestError, TokenSource};
 
 /// What the bytes of one answer say, whatever the protocol.
@@ -18,15 +20,22 @@ pub(super) struct Answer {
     pub(super) finish_reason: Option<String>,
     /// The first thing wrong with the answer.
     pub(super) error: Option<RequestError>,
+    /// From when to when the engine itself was at it, for a protocol that tells.
+    pub(super) own_ns: Option<Range<u64>>,
 }
 
 impl Answer {
     pub(super) fn add_text(&mut self, at_ns: u64, text: &[u8]) {
         if !text.is_empty() {
-            self.chunk_ns.push(at_ns);
-            self.chunk_bytes.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
-            self.text.extend_from_slice(text);
+            self.add_chunk(at_ns, text);
         }
+    }
+
+    /// Adds what is a chunk even without text.
+    pub(super) fn add_chunk(&mut self, at_ns: u64, text: &[u8]) {
+        self.chunk_ns.push(at_ns);
+        self.chunk_bytes.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        self.text.extend_from_slice(text);
     }
 
     /// Makes one chunk of all text, which came at the end.

@@ -50,14 +50,15 @@ impl Route {
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
-            | Protocol::TritonGenerateStream => Connection::Http(HttpConnection::open(&self.address).await?),
+            | Protocol::TritonGenerateStream
+            | Protocol::InProcess => Connection::Http(HttpConnection::open(&self.address).await?),
         })
     }
 
     /// What to send, which for Triton depends on the tensors that the model lists.
     pub(super) async fn requests(&self, model: &str, limit: Duration) -> Result<Requests, LoadError> {
         Ok(match self.protocol {
-            Protocol::OpenaiCompletions => Requests::OpenaiCompletions,
+            Protocol::OpenaiCompletions | Protocol::InProcess => Requests::OpenaiCompletions,
             Protocol::OpenaiChat => Requests::OpenaiChat,
             Protocol::TritonGrpc => {
                 let metadata = grpc::model_metadata(&self.address, model, limit).await?;
@@ -87,7 +88,8 @@ impl Route {
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
-            | Protocol::TritonGenerateStream => http::post(&self.address, &self.path, body, request).into(),
+            | Protocol::TritonGenerateStream
+            | Protocol::InProcess => http::post(&self.address, &self.path, body, request).into(),
         }
     }
 }

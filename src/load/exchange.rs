@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use super::received::Received;
 use crate::record::{RequestError, RequestKind};
 
 /// The one monotonic clock of a load point: nanoseconds since it began.
@@ -38,9 +39,9 @@ pub(super) struct Ticket {
     pub(super) conversation: Option<u64>,
 }
 
-/// What has come so far, in one piece, and up to where it was there when. Nothing is looked into: HTTP bytes with their
-/// head and framing, or gRPC messages side by side.
-#[derive(Clone, Debug, Default)]
+/// What came, in one piece, and up to where it was there when. Nothing is looked into: HTTP bytes with their head and
+/// framing, or gRPC messages side by side.
+#[derive(Debug, Default)]
 pub(super) struct Arrivals {
     pub(super) bytes: Vec<u8>,
     pub(super) marks: Vec<Mark>,
@@ -55,6 +56,7 @@ pub(super) struct Mark {
 
 impl Arrivals {
     /// Marks all bytes that are there as arrived.
+    #[cfg(test)]
     pub(super) fn mark(&mut self, at_ns: u64) {
         self.marks.push(Mark { at_ns, end: self.bytes.len() });
     }
@@ -67,11 +69,6 @@ impl Arrivals {
             from = mark.end;
             (mark.at_ns, piece)
         })
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-        self.marks.clear();
     }
 }
 
@@ -106,7 +103,7 @@ pub(super) struct Exchange {
     pub(super) sent_ns: u64,
     /// How often it was sent.
     pub(super) attempts: u32,
-    pub(super) arrivals: Arrivals,
+    pub(super) received: Received,
     pub(super) end_ns: u64,
     pub(super) end: End,
 }

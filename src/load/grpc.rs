@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 use super::LoadError;
 use super::address::Address;
 use super::connection::failure;
-use super::exchange::{Clock, End, Exchange, Mark};
+use super::exchange::{Clock, End, Exchange};
 use crate::kserve::grpc_inference_service_client::GrpcInferenceServiceClient;
 use crate::kserve::{ModelMetadataRequest, ModelMetadataResponse};
 use crate::record::RequestError;
@@ -118,11 +118,11 @@ impl GrpcConnection {
             };
             let at_ns = self.read_ns.load(Ordering::Relaxed);
             heard_ns.store(at_ns, Ordering::Relaxed);
-            let arrivals = &mut seen.arrivals;
-            arrivals.bytes.extend_from_slice(&data);
-            while let Some(end) = message_end(&arrivals.bytes, next) {
-                arrivals.marks.push(Mark { at_ns, end });
-                let kind = response_kind(&arrivals.bytes[next + PREFIX..end]);
+            let received = &mut seen.received;
+            received.tail.extend_from_slice(&data);
+            while let Some(end) = message_end(&received.tail, next) {
+                received.mark(at_ns, end);
+                let kind = response_kind(&received.tail[next + PREFIX..end]);
                 next = end;
                 match kind {
                     ResponseKind::Data => {}
@@ -134,6 +134,7 @@ impl GrpcConnection {
                     ResponseKind::Error => return End::Complete,
                 }
             }
+            next -= received.pack(next);
         }
     }
 

@@ -56,27 +56,28 @@ impl HttpConnection {
         let sent = self.socket.write_all(request).await;
         let mut framing = Framing::new();
         let broken = loop {
-            seen.arrivals.bytes.reserve(LEAST_ROOM);
-            let read = self.socket.read_buf(&mut seen.arrivals.bytes).await;
+            let received = &mut seen.received;
+            received.tail.reserve(LEAST_ROOM);
+            let read = self.socket.read_buf(&mut received.tail).await;
             let at_ns = clock.now_ns();
             match read {
                 Ok(0) => break None,
                 Ok(_) => {}
                 Err(error) => break Some(error),
             }
-            seen.arrivals.mark(at_ns);
+            received.mark(at_ns, received.tail.len());
             heard_ns.store(at_ns, Ordering::Relaxed);
-            match framing.has_ended(&seen.arrivals.bytes) {
-                Ok(false) => {}
+            match framing.has_ended(&received.tail) {
+                Ok(false) => framing.forget(received.pack(framing.done(received.tail.len()))),
                 Ok(true) => {
                     self.used = true;
-                    self.idle = sent.is_ok() && framing.leaves_connection_open(&seen.arrivals.bytes);
+                    self.idle = sent.is_ok() && framing.leaves_connection_open(&received.tail);
                     return Ok(End::Complete);
                 }
                 Err(problem) => return Ok(End::failed("stream", problem)),
             }
         };
-        if seen.arrivals.bytes.is_empty() && self.used {
+        if seen.received.is_empty() && self.used {
             return Err(ClosedByServer);
         }
         Ok(match broken.or(sent.err()) {

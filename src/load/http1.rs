@@ -77,6 +77,23 @@ impl Framing {
         }
     }
 
+    /// How many of `length` bytes, all that came so far, it will not look at again.
+    pub(super) fn done(&self, length: usize) -> usize {
+        match self.state {
+            State::Head(_) | State::Ended(_) => 0,
+            State::Chunk(at) | State::Trailer(at) => at.min(length),
+            State::Length(_) | State::UntilClose => length,
+        }
+    }
+
+    /// The first `count` bytes, which were done, are no longer there.
+    pub(super) fn forget(&mut self, count: usize) {
+        match &mut self.state {
+            State::Chunk(at) | State::Trailer(at) | State::Length(at) => *at -= count,
+            State::Head(_) | State::UntilClose | State::Ended(_) => {}
+        }
+    }
+
     /// Whether the end of the connection is the end of this response.
     pub(super) fn ends_with_connection(&self) -> bool {
         matches!(self.state, State::UntilClose)
@@ -271,6 +288,25 @@ mod tests {
             assert_eq!(ends_after(&format!("{response}more")), Some(response.len()), "{response:?}");
         }
         assert_eq!(ends_after("HTTP/1.1 200 OK\r\n\r\nuntil the connection is closed"), None);
+    }
+
+    #[test]
+    fn what_is_done_may_be_forgotten() {
+        let heads = [
+            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n",
+            "Content-Length: 9\r\n\r\nabcdefghi",
+        ];
+        for response in heads.map(|rest| format!("HTTP/1.1 200 OK\r\n{rest}")) {
+            let (mut framing, mut bytes) = (Framing::new(), Vec::new());
+            for (index, byte) in response.bytes().enumerate() {
+                bytes.push(byte);
+                assert_eq!(framing.has_ended(&bytes).unwrap(), index + 1 == response.len(), "{response:?}");
+                let done = framing.done(bytes.len());
+                bytes.drain(..done);
+                framing.forget(done);
+            }
+            assert!(framing.leaves_connection_open(&bytes));
+        }
     }
 
     #[test]

@@ -110,7 +110,12 @@ pub async fn run(
     }
     let sink = Arc::into_inner(writers.sink).expect("every writer has ended");
     let records = sink.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
-    Ok(PointRun { records, cut_off, client: job.signs.facts(job.clock) })
+    let mut client = job.signs.facts(job.clock);
+    if job.point.protocol == Protocol::InProcess {
+        // What waits for the event loops does not show in times that the engine takes itself.
+        (client.poll_delay_ms_p99, client.poll_delay_ms_p99_9) = (None, None);
+    }
+    Ok(PointRun { records, cut_off, client })
 }
 
 /// What turns exchanges into records: a thread for each shard.
@@ -131,6 +136,7 @@ impl<P: Fn(u64) + Send + Sync + 'static> Writers<P> {
             let (sender, receiver) = mpsc::channel(waiting);
             let writer = Writer {
                 point: job.point.clone(),
+                clock: job.clock,
                 prompts: Arc::clone(job.conversations.prompts()),
                 tokenizer: self.tokenizer.clone(),
                 sink: Arc::clone(&self.sink),

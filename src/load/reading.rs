@@ -1,7 +1,7 @@
 use super::answer::{Answer, server_message};
-use super::exchange::{Arrivals, End, Exchange};
+use super::exchange::{Arrivals, Clock, End, Exchange};
 use super::request::streams;
-use super::{http1, openai, triton_answer};
+use super::{http1, in_process, openai, triton_answer};
 use crate::record::RequestError;
 use crate::spec::{LoadPoint, Protocol};
 
@@ -13,23 +13,26 @@ pub(super) struct Reading {
 }
 
 /// Reads what arrived. An answer that does not stream has all its text at its end.
-pub(super) fn read(point: &LoadPoint, exchange: &Exchange) -> Reading {
+pub(super) fn read(point: &LoadPoint, clock: Clock, exchange: &Exchange) -> Reading {
     let (protocol, end_ns) = (point.protocol, exchange.end_ns);
+    let arrivals = exchange.received.whole();
     let mut reading = match protocol {
         Protocol::TritonGrpc => {
-            Reading { answer: answer_in(&exchange.arrivals, exchange, triton_answer::read_grpc), refused: None }
+            Reading { answer: answer_in(&arrivals, exchange, triton_answer::read_grpc), refused: None }
         }
         Protocol::OpenaiCompletions
         | Protocol::OpenaiChat
         | Protocol::TritonGenerate
-        | Protocol::TritonGenerateStream => {
-            let reply = http1::unframe(&exchange.arrivals);
+        | Protocol::TritonGenerateStream
+        | Protocol::InProcess => {
+            let reply = http1::unframe(&arrivals);
             if !matches!(reply.status, 0 | 200..300) {
-                return refused(reply.status, &reply.body, &exchange.arrivals);
+                return refused(reply.status, &reply.body, &arrivals);
             }
             let answer = answer_in(&reply.body, exchange, |body| match (protocol, point.streaming) {
                 (Protocol::TritonGenerate, _) => triton_answer::read_body(body, end_ns),
                 (Protocol::TritonGenerateStream | Protocol::TritonGrpc, _) => triton_answer::read_stream(body),
+                (Protocol::InProcess, _) => in_process::read(body, exchange.sent_ns..end_ns, clock),
                 (Protocol::OpenaiCompletions | Protocol::OpenaiChat, true) => openai::read_stream(body),
                 (Protocol::OpenaiCompletions | Protocol::OpenaiChat, false) => openai::read_body(body, end_ns),
             });
@@ -37,6 +40,7 @@ pub(super) fn read(point: &LoadPoint, exchange: &Exchange) -> Reading {
         }
     };
     if !streams(point) {
+        let end_ns = reading.answer.own_ns.as_ref().map_or(end_ns, |own| own.end);
         reading.answer.join_chunks(end_ns);
     }
     reading
@@ -47,7 +51,7 @@ pub(super) fn refusal(point: &LoadPoint, exchange: &Exchange) -> Option<(u16, Op
     if point.protocol == Protocol::TritonGrpc {
         return None;
     }
-    let reply = http1::unframe(&exchange.arrivals);
+    let reply = http1::unframe(&exchange.received.whole());
     (!matches!(reply.status, 0 | 200..300)).then_some((reply.status, reply.retry_after_s))
 }
 

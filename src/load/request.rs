@@ -59,6 +59,7 @@ pub(super) fn path(protocol: Protocol, model: &str) -> String {
         Protocol::TritonGrpc => "/inference.GRPCInferenceService/ModelStreamInfer".to_owned(),
         Protocol::TritonGenerate => format!("/v2/models/{model}/generate"),
         Protocol::TritonGenerateStream => format!("/v2/models/{model}/generate_stream"),
+        Protocol::InProcess => "/generate".to_owned(),
     }
 }
 

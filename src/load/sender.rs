@@ -9,9 +9,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{ClosedByServer, Connection};
-use super::exchange::{Arrivals, Clock, End, Exchange, Ticket};
+use super::exchange::{Clock, End, Exchange, Ticket};
 use super::job::Job;
 use super::reading::{Reading, read, refusal};
+use super::received::Received;
 use super::request::Ask;
 use crate::record::{RequestError, RequestKind};
 use crate::workload::{Content, Message};
@@ -84,7 +85,8 @@ impl Sender {
             let end_ns = exchange.end_ns;
             let is_last = prompt + 1 == turns.end;
             let unreachable = exchange.attempts == 0;
-            let answer = (!is_last && matches!(exchange.end, End::Complete)).then(|| read(&job.point, &exchange));
+            let answer =
+                (!is_last && matches!(exchange.end, End::Complete)).then(|| read(&job.point, job.clock, &exchange));
             let good = answer.filter(|reading| reading.refused.is_none() && reading.answer.error.is_none());
             if self.exchanges.send(exchange).await.is_err() {
                 // The writer failed and reports why.
@@ -141,7 +143,7 @@ impl Sender {
             connect_ns: None,
             sent_ns,
             attempts: 0,
-            arrivals: Arrivals::default(),
+            received: Received::default(),
             end_ns: sent_ns,
             end: End::CutOff,
         };
@@ -172,7 +174,7 @@ impl Sender {
             }
             let Some((429 | 503, pause_s)) = refusal(&self.job.point, exchange) else { return end };
             sleep(pause_s.map_or(RETRY_PAUSE, Duration::from_secs)).await;
-            exchange.arrivals.clear();
+            exchange.received.clear();
             heard_ns.store(0, Ordering::Relaxed);
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::LoadError;
 use super::answer::Answer;
-use super::exchange::{End, Exchange};
+use super::exchange::{Clock, End, Exchange};
 use super::reading::{Reading, read};
 use super::request::streams;
 use crate::record::{RequestError, RequestRecord, RequestStatus, TokenSource};
@@ -50,6 +50,7 @@ impl RecordSink {
 /// What is needed to make records out of exchanges.
 pub(super) struct Writer<P> {
     pub(super) point: LoadPoint,
+    pub(super) clock: Clock,
     pub(super) prompts: Arc<[Prompt]>,
     pub(super) tokenizer: Option<Arc<Tokenizer>>,
     /// Shared with the writers of other shards; held while a finished line is handed over.
@@ -78,7 +79,7 @@ impl<P: Fn(u64)> Writer<P> {
         let prompt = &self.prompts[ticket.prompt];
         // What earlier turns and answers add to a later turn is the server's to count.
         let sent_tokens = prompt.input_tokens.filter(|_| prompt.turn == 0);
-        let Reading { mut answer, refused } = read(&self.point, exchange);
+        let Reading { mut answer, refused } = read(&self.point, self.clock, exchange);
         if let Some(at) = not_utf8(&answer.text) {
             answer.fail("utf8", format!("the text is not UTF-8 at byte {at}"));
         }
@@ -86,6 +87,7 @@ impl<P: Fn(u64)> Writer<P> {
         let output_tokens = self.count(&answer, &text)?;
         let (status, error) = self.judge(exchange, refused, answer.error, answer.output_tokens);
         let streamed = streams(&self.point);
+        let own_ns = answer.own_ns.unwrap_or(exchange.sent_ns..exchange.end_ns);
         Ok(RequestRecord {
             request: ticket.request,
             kind: ticket.kind,
@@ -95,12 +97,12 @@ impl<P: Fn(u64)> Writer<P> {
             due_ns: exchange.due_ns,
             free_ns: exchange.free_ns,
             connect_ns: exchange.connect_ns,
-            sent_ns: exchange.sent_ns,
+            sent_ns: own_ns.start,
             attempts: exchange.attempts,
             first_response_ns: answer.first_response_ns,
             first_token_ns: answer.chunk_ns.first().copied().filter(|_| streamed),
             last_token_ns: answer.chunk_ns.last().copied(),
-            end_ns: exchange.end_ns,
+            end_ns: own_ns.end,
             chunk_ns: answer.chunk_ns,
             chunk_bytes: answer.chunk_bytes,
             status,

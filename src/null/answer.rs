@@ -1,8 +1,10 @@
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -18,21 +20,31 @@ pub(super) struct Shard {
     pub(super) chunking: Chunking,
     pub(super) metronome: Arc<Metronome>,
     pub(super) truth: Option<Sender<Truth>>,
+    /// Requests so far.
+    pub(super) requests: AtomicU64,
 }
 
 /// The timetable, counted from a request's arrival.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "units belong to names")]
 pub(super) struct Pace {
-    /// Until the first chunk.
+    /// Until the first chunk, at least.
     pub(super) ttft_ns: u64,
+    /// How much more it is at most.
+    pub(super) ttft_spread_ns: u64,
     /// From one chunk to the next.
     pub(super) itl_ns: u64,
 }
 
 impl Pace {
-    /// When chunk `index`, from 0, is due.
-    fn due_ns(self, arrival_ns: u64, index: u32) -> u64 {
-        arrival_ns.saturating_add(self.ttft_ns).saturating_add(self.itl_ns.saturating_mul(index.into()))
+    /// When the first chunk of request `number` is due.
+    fn first_due_ns(self, arrival_ns: u64, number: u64) -> u64 {
+        // Multiples of the golden ratio fill the spread evenly, however many there are.
+        const GOLDEN_RATIO: f64 = 0.618_033_988_749_894_9;
+        let share = (number as f64 * GOLDEN_RATIO).fract();
+        let more_ns = Duration::from_nanos(self.ttft_spread_ns).mul_f64(share).as_nanos();
+        let ttft_ns = self.ttft_ns.saturating_add(u64::try_from(more_ns).unwrap_or(u64::MAX));
+        arrival_ns.saturating_add(ttft_ns)
     }
 }
 
@@ -40,19 +52,23 @@ impl Pace {
 pub(super) struct Course {
     shard: Arc<Shard>,
     wait: Wait,
+    /// When the first chunk is due.
+    first_due_ns: u64,
     truth: Truth,
 }
 
 impl Course {
     /// Of a request that is complete now.
     pub(super) fn start(shard: &Arc<Shard>, protocol: Protocol, client_id: String) -> Self {
-        let truth = Truth { client_id, protocol, arrival_ns: now_ns(), chunks_ns: Vec::new(), complete: false };
-        Self { shard: Arc::clone(shard), wait: Wait::default(), truth }
+        let arrival_ns = now_ns();
+        let first_due_ns = shard.pace.first_due_ns(arrival_ns, shard.requests.fetch_add(1, Ordering::Relaxed));
+        let truth = Truth { client_id, protocol, arrival_ns, chunks_ns: Vec::new(), complete: false };
+        Self { shard: Arc::clone(shard), wait: Wait::default(), first_due_ns, truth }
     }
 
     /// The time once chunk `index` is due.
     fn poll_due(&mut self, index: u32, context: &Context<'_>) -> Poll<u64> {
-        let due = self.shard.pace.due_ns(self.truth.arrival_ns, index);
+        let due = self.first_due_ns.saturating_add(self.shard.pace.itl_ns.saturating_mul(index.into()));
         self.shard.metronome.poll_until(due, &mut self.wait, context)
     }
 

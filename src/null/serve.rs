@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct NullOptions {
     pub port: u16,
     /// From a request's arrival to its first chunk.
     pub ttft: Duration,
+    /// How much longer that takes at most, evenly spread over the requests.
+    pub ttft_spread: Duration,
     /// From one chunk to the next; 0 is as fast as possible.
     pub itl: Duration,
     pub tokens_per_chunk: NonZero<u32>,
@@ -131,13 +134,18 @@ async fn serve_shard(
     let listener = TcpListener::from_std(listener)?;
     let metronome = Arc::new(Metronome::new()?);
     let shard = Arc::new(Shard {
-        pace: Pace { ttft_ns: nanoseconds(options.ttft), itl_ns: nanoseconds(options.itl) },
+        pace: Pace {
+            ttft_ns: nanoseconds(options.ttft),
+            ttft_spread_ns: nanoseconds(options.ttft_spread),
+            itl_ns: nanoseconds(options.itl),
+        },
         chunking: Chunking {
             tokens_per_chunk: options.tokens_per_chunk.get(),
             token_bytes: (options.chunk_bytes / options.tokens_per_chunk).max(2) as usize,
         },
         metronome: Arc::clone(&metronome),
         truth,
+        requests: AtomicU64::new(0),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { metronome.run().await });

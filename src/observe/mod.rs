@@ -1,7 +1,7 @@
 //! What a server says of itself, and what it takes of the host, while a load point is measured.
 //!
 //! [`Observation::start`] reads the server's `/metrics` page before the load, and from then on now and then; memory,
-//! CPU and GPUs are sampled beside it. [`Observation::finish`] reads the last page and gives [`ServerFacts`], with checks
+//! CPU and GPUs are sampled beside it; Triton's statistics are asked before and after. [`Observation::finish`] reads the last page and gives [`ServerFacts`], with checks
 //! of the client's own counts ([`Sent`]) against the server's. The series are kept as JSON lines.
 //!
 //! **Invariant:** watching has a thread of its own, one connection, and one question under way at a time. Whatever a
@@ -20,6 +20,7 @@ mod prometheus;
 mod sent;
 mod series;
 mod snapshot;
+mod statistics;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::machine::Machine;
 use super::sent::Sent;
 use super::series::{Moment, SeriesFile};
 use super::snapshot::{Snapshot, family_of_page};
+use super::statistics::{self, Statistics};
 use crate::process::ProcessTree;
 use crate::record::{Check, ServerFacts};
 
@@ -30,6 +31,8 @@ const SETTLE_READS: usize = 10;
 pub struct Watch {
     /// `http://host:port/metrics`.
     pub metrics_url: Option<String>,
+    /// `http://host:port/v2/models/stats`.
+    pub statistics_url: Option<String>,
     /// Between two pages.
     pub pause: Duration,
     /// The model that requests name.
@@ -122,7 +125,8 @@ impl Observation {
         let url = self.metrics_url.unwrap_or_default();
         match pages {
             Ok(pages) => {
-                let metrics = pages.metrics(sent);
+                let mut metrics = pages.metrics(sent);
+                metrics.checks.extend(statistics::check(&machine.statistics, &pages.model, sent));
                 let complaints = metrics.checks.iter().filter_map(Check::complaint).collect();
                 (ServerFacts { metrics: Some(metrics), ..machine }, complaints)
             }
@@ -153,11 +157,14 @@ struct Watcher {
     /// What the machine's figures were when the load ended.
     loaded: Option<ServerFacts>,
     pages: Result<Pages, NoPages>,
+    statistics_url: Option<String>,
+    /// Before the load.
+    statistics: Option<Statistics>,
 }
 
 impl Watcher {
     async fn start(watch: Watch) -> Self {
-        let Watch { metrics_url, pause, model, series, processes, gpus } = watch;
+        let Watch { metrics_url, statistics_url, pause, model, series, processes, gpus } = watch;
         let mut watcher = Self {
             client: web_client(),
             url: metrics_url,
@@ -167,8 +174,11 @@ impl Watcher {
             machine: Machine::new(processes, gpus),
             loaded: None,
             pages: Err(NoPages::NotAsked),
+            statistics_url,
+            statistics: None,
         };
         watcher.pages = watcher.first_page(model).await;
+        watcher.statistics = watcher.read_statistics().await;
         watcher
     }
 
@@ -215,6 +225,10 @@ impl Watcher {
         pages.take(page);
     }
 
+    async fn read_statistics(&self) -> Option<Statistics> {
+        Statistics::of_page(&Box::pin(read_page(&self.client, self.statistics_url.as_deref()?)).await?)
+    }
+
     fn machine_facts(&mut self) -> ServerFacts {
         // Even the shortest load has one sample.
         self.machine.sample();
@@ -222,7 +236,7 @@ impl Watcher {
     }
 
     async fn finish(mut self, requests: u64) -> Seen {
-        let machine = self.loaded.take().unwrap_or_else(|| self.machine_facts());
+        let mut machine = self.loaded.take().unwrap_or_else(|| self.machine_facts());
         for _ in 0..SETTLE_READS {
             self.read(Moment::After).await;
             if self.pages.as_ref().map_or(true, |pages| pages.has_counted(requests)) {
@@ -230,6 +244,8 @@ impl Watcher {
             }
             tokio::time::sleep(SETTLE_PAUSE).await;
         }
+        let after = self.read_statistics().await;
+        machine.statistics = after.zip(self.statistics).map(|(after, before)| after.since(&before)).unwrap_or_default();
         Seen { pages: self.pages, machine }
     }
 }

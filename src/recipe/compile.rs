@@ -226,7 +226,9 @@ fn recipe_sources(recipe: &Recipe) -> Vec<(String, Source)> {
     }
     let server = &recipe.server;
     sources.push(("server.served_model".to_owned(), Source::Text(server.served_model.clone())));
-    sources.extend(server.metrics.iter().map(|url| ("server.metrics".to_owned(), Source::Text(url.clone()))));
+    for (name, url) in [("server.metrics", &server.metrics), ("server.statistics", &server.statistics)] {
+        sources.extend(url.iter().map(|url| (name.to_owned(), Source::Text(url.clone()))));
+    }
     sources.extend(server.gpus.iter().map(|gpus| ("server.gpus".to_owned(), Source::Expression(gpus.clone()))));
     let cache = server.prefix_cache.iter();
     sources.extend(cache.map(|on| (PREFIX_CACHE.to_owned(), Source::Condition(on.clone()))));

@@ -184,6 +184,11 @@ impl LoadedRecipe {
         Ok(Some((url, model)))
     }
 
+    /// Where the server tells Triton's statistics, if it does.
+    pub fn statistics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
+        self.recipe.server.statistics.as_ref().map(|_| self.text("server.statistics", values)).transpose()
+    }
+
     /// Where the server tells its metrics, if it does.
     pub fn metrics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
         self.recipe.server.metrics.as_ref().map(|_| self.text("server.metrics", values)).transpose()

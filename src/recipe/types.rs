@@ -256,6 +256,9 @@ pub struct Server {
     /// The address of its Prometheus metrics. Template.
     #[serde(default)]
     pub metrics: Option<String>,
+    /// The address of Triton's statistics of all models. Template.
+    #[serde(default)]
+    pub statistics: Option<String>,
 }
 
 /// A sign of readiness: a GET that answers with status 200.

@@ -5,5 +5,7 @@
 mod point;
 mod request;
 
-pub use point::{Certificate, Check, ClientFacts, PointRecord, PointStatus, ServerFacts, ServerMetrics, ServerWindow};
+pub use point::{
+    Certificate, Check, ClientFacts, ModelCounts, PointRecord, PointStatus, ServerFacts, ServerMetrics, ServerWindow,
+};
 pub use request::{RequestError, RequestKind, RequestRecord, RequestStatus, TokenSource};

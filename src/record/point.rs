@@ -82,6 +82,27 @@ pub struct ServerFacts {
     pub cpu_cores_mean: Option<f64>,
     /// What it said of itself, if it did.
     pub metrics: Option<ServerMetrics>,
+    /// Of a Triton server, whose models count each for itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub statistics: Vec<ModelCounts>,
+}
+
+/// What Triton counted for a model over all requests of a load point, warm-up included. Means are over the requests that
+/// succeeded, in milliseconds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ModelCounts {
+    pub model: String,
+    pub version: String,
+    pub requests_ok: u64,
+    pub requests_failed: u64,
+    /// Batches that were computed.
+    pub executions: u64,
+    /// From arrival in the server to the end of the answer.
+    pub latency_ms_mean: Option<f64>,
+    pub queue_ms_mean: Option<f64>,
+    pub compute_input_ms_mean: Option<f64>,
+    pub compute_infer_ms_mean: Option<f64>,
+    pub compute_output_ms_mean: Option<f64>,
 }
 
 /// A server's own figures.

@@ -36,11 +36,19 @@ pub enum Protocol {
     TritonGenerate,
     /// Triton's `POST /v2/models/M/generate_stream`: server-sent events without a final marker.
     TritonGenerateStream,
+    /// The engine called in its own process by `scripts/engine_driver.py`, which takes the times there: no transport counts.
+    InProcess,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 5] =
-        [Self::OpenaiCompletions, Self::OpenaiChat, Self::TritonGrpc, Self::TritonGenerate, Self::TritonGenerateStream];
+    pub const ALL: [Self; 6] = [
+        Self::OpenaiCompletions,
+        Self::OpenaiChat,
+        Self::TritonGrpc,
+        Self::TritonGenerate,
+        Self::TritonGenerateStream,
+        Self::InProcess,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -50,6 +58,7 @@ impl Protocol {
             Self::TritonGrpc => "triton-grpc",
             Self::TritonGenerate => "triton-generate",
             Self::TritonGenerateStream => "triton-generate-stream",
+            Self::InProcess => "in-process",
         }
     }
 }

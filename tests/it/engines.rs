@@ -254,9 +254,9 @@ fn every_engine_there_is_plans_in_one_manifest_and_shows_its_commands() {
     let expected: Vec<_> = names.iter().map(|name| (name.as_str().into(), "planned".into())).collect();
     assert_eq!(planned, expected);
     for name in &names {
-        let label = format!("bench tiny {name}");
-        let server =
-            list("steps").into_iter().find(|step| step["label"].as_str().unwrap().starts_with(&label)).unwrap();
+        let label = |step: &serde_json::Value| format!("{} ", step["label"].as_str().unwrap());
+        let begin = format!("bench tiny {name} ");
+        let server = list("steps").into_iter().find(|step| label(step).starts_with(&begin)).unwrap();
         let words = server["material"]["rendered"]["command"].as_array().unwrap().len();
         // A server that is up already is started by nobody.
         assert_eq!(words == 0, name == "endpoint", "{server}");

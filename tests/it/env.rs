@@ -212,7 +212,7 @@ impl Running {
 
     /// Waits for something that the command has to do before it ends.
     #[track_caller]
-    pub(crate) fn waits_until(&mut self, what: &str, happened: impl Fn(&Self) -> bool) {
+    pub(crate) fn waits_until(&mut self, what: &str, mut happened: impl FnMut(&Self) -> bool) {
         eventually(what, || {
             // Asked first: what a command did before it ended has happened.
             let ended = self.has_ended();

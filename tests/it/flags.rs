@@ -141,6 +141,33 @@ fn flags_and_their_words_are_those_of_the_programs_parsers() {
 }
 
 #[test]
+fn arguments_of_in_process_engines_are_those_of_their_libraries() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/flags/in-process.json");
+    let libraries = json(&fixture);
+    for (library, axes) in [
+        ("llamacpp", "kv_cache_reuse: [false, true]\n    threads: [0, 2]"),
+        ("vllm", "precision: [bf16, fp8]\n    device: [gpu, cpu]"),
+        ("lmdeploy turbomind", "precision: [fp16, awq]"),
+        ("lmdeploy pytorch", "precision: [fp16, fp8]\n    backend: [pytorch]"),
+        ("tensorrt-llm", "kv_cache_reuse: [false, true]"),
+    ] {
+        let known = libraries[library]["arguments"].as_array().unwrap();
+        let engine = format!("{}-in-process", library.split(' ').next().unwrap());
+        let plan = planned(&Sweep { engine: &engine, settings: "{}", axes });
+        let mut names = BTreeSet::new();
+        for word in commands(&plan).into_iter().flatten().filter(|word| !word.contains('/')) {
+            names.extend(word.split_once('=').map(|(name, _)| name.to_owned()));
+        }
+        // The driver itself takes this one.
+        names.remove("backend");
+        assert!(names.len() >= 8, "{library}: {names:?}");
+        for name in names {
+            assert!(known.iter().any(|known| *known == name), "{library} has no `{name}`");
+        }
+    }
+}
+
+#[test]
 fn what_an_engine_cannot_do_has_a_reason() {
     for (engine, axes, reason) in [
         ("lmdeploy", "pp: [2]", "LMDeploy has no pipeline parallelism (pp is 2)"),

@@ -72,6 +72,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["hub", "load", "observe"]),
     ("safetensors", &["engine"]),
     ("serde_yaml", &["manifest"]),
+    ("snap", &["load"]),
     ("statrs", &["stats"]),
     ("tokenizers", &["workload", "engine", "dummy"]),
     ("toml", &["manifest"]),

@@ -14,6 +14,7 @@ mod env;
 mod failures;
 mod flags;
 mod hub;
+mod in_process;
 mod interrupt;
 mod keys;
 mod kserve_code;

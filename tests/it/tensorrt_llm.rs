@@ -73,7 +73,7 @@ fn a_rendered_repository_means_what_nvidias_does() {
     let recipe = recipe();
     for version in VERSIONS {
         let values = json!({
-            "version": version, "kv_cache_reuse": true, "kv_cache_free_gpu_mem_fraction": 0.5,
+            "version": version, "kv_cache_reuse": true, "kv_cache_fraction": 0.5,
             "max_tokens_in_paged_kv_cache": 24576,
         });
         let rendered = rendered(&recipe, Part::Render, "fp8", &values);
@@ -116,8 +116,8 @@ pub(crate) fn variants() -> Vec<Value> {
         json!({}),
         json!({"tp": 4, "pp": 2}),
         json!({"kv_cache_reuse": true, "chunked_context": true, "scheduler_policy": "max_utilization"}),
-        json!({"kv_cache_dtype": "int8"}),
-        json!({"kv_cache_dtype": "none", "family": "llama", "dtype": "bfloat16"}),
+        json!({"kv_cache_type": "int8"}),
+        json!({"kv_cache_type": "none", "family": "llama", "dtype": "bfloat16"}),
     ]
 }
 
@@ -183,7 +183,7 @@ fn each_precision_is_made_by_the_script_that_makes_it() {
         ),
         (
             "int8_wo",
-            json!({"kv_cache_dtype": "int8", "calib_size": 32}),
+            json!({"kv_cache_type": "int8", "calib_size": 32}),
             format!(
                 "python /app/tensorrt_llm/examples/quantization/quantize.py {common} --dtype float16 --qformat int8_wo --kv_cache_dtype int8 --calib_dataset abisee/cnn_dailymail --calib_size 32 --tp_size 1 --pp_size 1"
             ),
@@ -300,7 +300,7 @@ fn the_guides_whole_sweep_runs() {
 
     let cell = env
         .latest("qwen2")
-        .join("cells/qwen2-72b/tp4/pp2/int8_wo/kv_cache_dtype-int8/bs8/isl2048/osl1024/kv_cache_reuse-true");
+        .join("cells/qwen2-72b/tp4/pp2/int8_wo/kv_cache_type-int8/bs8/isl2048/osl1024/kv_cache_reuse-true");
     let words = argv(&cell.join("logs/bench/command.json"));
     assert!(words[0].ends_with("/mpirun"), "{words:?}");
     assert_eq!(words.iter().filter(|word| *word == "tritonserver").count(), 8);

@@ -64,7 +64,7 @@ impl ProfileExport {
     pub(super) fn finish(mut self) -> io::Result<()> {
         let (service, endpoint) = match self.protocol {
             Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream => ("triton", ""),
-            Protocol::OpenaiCompletions => ("openai", "v1/completions"),
+            Protocol::OpenaiCompletions | Protocol::InProcess => ("openai", "v1/completions"),
             Protocol::OpenaiChat => ("openai", "v1/chat/completions"),
         };
         let version = env!("CARGO_PKG_VERSION");
@@ -97,7 +97,7 @@ fn inputs(point: &LoadPoint, prompt: &Prompt) -> Value {
             }
             tensors
         }
-        Protocol::OpenaiCompletions => payload("prompt", json!([prompt.content.text()])),
+        Protocol::OpenaiCompletions | Protocol::InProcess => payload("prompt", json!([prompt.content.text()])),
         Protocol::OpenaiChat => payload("messages", json!(prompt.content.messages())),
     }
 }
@@ -108,7 +108,7 @@ fn output(protocol: Protocol, text: &str) -> Value {
         Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream => {
             json!({"text_output": text})
         }
-        Protocol::OpenaiCompletions => event("text_completion", json!({"text": text})),
+        Protocol::OpenaiCompletions | Protocol::InProcess => event("text_completion", json!({"text": text})),
         Protocol::OpenaiChat => event("chat.completion.chunk", json!({"delta": {"content": text}})),
     }
 }

@@ -19,7 +19,7 @@ use crate::load::{self, LoadJob, RecordSink, Target};
 use crate::plan::Point;
 use crate::process::{CommandSpec, Server};
 use crate::record::{Certificate, RequestRecord};
-use crate::spec::LoadPoint;
+use crate::spec::{LoadPoint, Protocol};
 use crate::stats::{Cadence, certify};
 
 /// A load point is replayed for so long at most.
@@ -50,7 +50,8 @@ impl Certifier {
         load: &LoadJob,
         cancel: &CancellationToken,
     ) -> Option<Certificate> {
-        if !job.prepared.document.value.certifies(&load.point.phase) {
+        // Times that the engine takes itself have nothing of the client in them.
+        if load.point.protocol == Protocol::InProcess || !job.prepared.document.value.certifies(&load.point.phase) {
             return None;
         }
         let any_round = LoadPoint { round: 1, ..load.point.clone() };

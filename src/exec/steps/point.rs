@@ -1,6 +1,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ pub(super) async fn measure(
     let watch = running.watch(job, load.target.model.clone(), gpus, draft.output().join(SERIES))?;
     let observation = Observation::start(watch).await;
     let progress = progress(job, point, observation.marker(point.load.warmup_requests));
-    let run = load::run(load.clone(), sink, progress, cancel.clone()).await?;
+    let run = until_the_server_ends(running, cancel, |stop| load::run(load.clone(), sink, progress, stop)).await?;
     observation.load_ended();
     let answers = Answers::read(&records)?;
     let (server, mut complaints) = observation.finish(&answers.sent).await;
@@ -79,6 +80,23 @@ pub(super) async fn measure(
     keep(job, number, draft, &measured, &run, &answers, lost)
 }
 
+/// Loads the server. Once its process has ended, no more is sent: requests that nobody can answer tell nothing.
+async fn until_the_server_ends<F: Future>(
+    running: &mut Running,
+    cancel: &CancellationToken,
+    load: impl FnOnce(CancellationToken) -> F,
+) -> F::Output {
+    let stop = cancel.child_token();
+    let mut load = pin!(load(stop.clone()));
+    tokio::select! {
+        run = &mut load => run,
+        _ = running.exited() => {
+            stop.cancel();
+            load.await
+        }
+    }
+}
+
 /// A whole measurement goes into the store; a broken one stays with the run, so that what was seen is not lost.
 fn keep(
     job: &Job,
@@ -92,7 +110,7 @@ fn keep(
     let plan = &job.prepared.plan;
     let records = draft.output().join(REQUESTS);
     let broken = match run.cut_off {
-        Some(CutOff::Cancelled) => Some(StepError::Interrupted),
+        Some(CutOff::Cancelled) => Some(lost.unwrap_or(StepError::Interrupted)),
         Some(CutOff::PointTimeout) => {
             Some(StepError::PointTimeout { seconds: plan.points[number].load.point_timeout_s })
         }

@@ -126,6 +126,7 @@ impl Running {
     pub(super) fn watch(&self, job: &Job, model: String, gpus: u32, series: PathBuf) -> Result<Watch, StepError> {
         Ok(Watch {
             metrics_url: self.recipe(job).metrics_url(&self.values)?,
+            statistics_url: self.recipe(job).statistics_url(&self.values)?,
             pause: PAGE_PAUSE,
             model,
             series,
@@ -185,7 +186,7 @@ impl Running {
     }
 
     /// Waits until the process has ended; for ever where it is not ours.
-    async fn exited(&mut self) -> ExitFacts {
+    pub(super) async fn exited(&mut self) -> ExitFacts {
         match &mut self.server {
             Some(server) => server.exited().await,
             None => std::future::pending().await,

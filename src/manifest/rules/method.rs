@@ -3,7 +3,7 @@ use serde_json::Value;
 use super::{Report, is_misspelled};
 use crate::manifest::problem::KeyPath;
 use crate::manifest::tree::Complaint;
-use crate::spec::Method;
+use crate::spec::{Method, Protocol};
 
 /// Fields that a method decides: with another value it would not be that method.
 const DECIDED: [&str; 6] = ["protocol", "duration", "stages", "trace", "spacing", "max_concurrency"];
@@ -21,7 +21,8 @@ pub(super) fn check(phase: &Value, path: &KeyPath, has_protocol_axis: bool, repo
     };
     let open_loop = method == Method::Serving;
     let loop_field = if open_loop { "concurrency" } else { "request_rate" };
-    for field in DECIDED.into_iter().chain([loop_field]).filter(|field| phase.get(field).is_some()) {
+    let given = |field: &&str| phase.get(field).is_some() && !(*field == "protocol" && is_in_process(phase, method));
+    for field in DECIDED.into_iter().chain([loop_field]).filter(given) {
         let complaint = Complaint::new(format!("`{field}` is given beside a `method`, which decides it"));
         report.at_key(path.key(field), complaint.with_hint("remove it"));
     }
@@ -31,6 +32,12 @@ pub(super) fn check(phase: &Value, path: &KeyPath, has_protocol_axis: bool, repo
         report.at_value(path.key("method"), complaint.with_hint(hint));
     }
     check_data(phase, method, path, report);
+}
+
+/// Of the methods whose scripts call the engine in their own process, that may be kept.
+fn is_in_process(phase: &Value, method: Method) -> bool {
+    let in_process = phase.get("protocol").is_some_and(|protocol| protocol == Protocol::InProcess.name());
+    in_process && matches!(method, Method::Static | Method::StaticA1 | Method::Throughput)
 }
 
 fn check_token_ids(phase: &Value, path: &KeyPath, report: &mut Report<'_>) {

@@ -205,14 +205,15 @@ async fn triton_streams_over_http() {
 #[tokio::test]
 async fn triton_generates_in_one_piece() {
     let body = json!({"text_output": "abc", "num_output_tokens": 3, "num_input_tokens": [4]}).to_string();
-    let inputs = ["text_input", "max_tokens", "seed", "exclude_input_in_output", "stream", "top_k"];
+    let inputs = ["text_input", "max_tokens", "min_tokens", "seed", "exclude_input_in_output", "stream", "top_k"];
     let server = triton(&inputs, Script::stream(&[&body])).await;
     let record = run_one(&server.url, exact(Protocol::TritonGenerate)).await;
     assert_eq!((record.status, record.output_text.as_str()), (RequestStatus::Ok, "abc"), "{:?}", record.error);
     assert_eq!((record.output_tokens, record.output_tokens_source), (Some(3), Some(TokenSource::ServerTensor)));
     assert_eq!((record.input_tokens, record.first_token_ns), (Some(4), None));
     let expected = json!({
-        "text_input": "p0", "max_tokens": 3, "stream": false, "top_k": 1, "seed": 7, "exclude_input_in_output": true
+        "text_input": "p0", "max_tokens": 3, "min_tokens": 3, "stream": false, "top_k": 1, "seed": 7,
+        "exclude_input_in_output": true
     });
     assert_eq!(server.seen().bodies[1], expected);
 }
