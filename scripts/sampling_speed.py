@@ -85,8 +85,9 @@ def sample_requests(dataset_path, num_requests, tokenizer):
 
 def of_python(options):
     """Runs in a process of its own: prints seconds, peak memory and the lengths chosen."""
-    from transformers import AutoTokenizer
-    model = AutoTokenizer.from_pretrained(options.tokenizer)
+    from transformers import PreTrainedTokenizerFast
+    # `AutoTokenizer` gives the same, but that of today makes another tokenizer for Llama 2 than `tokenizer.json` says.
+    model = PreTrainedTokenizerFast(tokenizer_file=os.path.join(options.tokenizer, "tokenizer.json"))
     # `lmdeploy.tokenizer.HuggingFaceTokenizer.__call__`
     tokenizer = lambda texts: model(texts, add_special_tokens=False)
     random.seed(0)

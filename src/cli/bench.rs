@@ -108,7 +108,9 @@ impl Bench {
         let source = self.task.source.as_ref();
         let bar = source.map(bar::counting);
         let workload = workload::make(point, source, tokenizer);
-        bar.inspect(|bar| bar.finish_and_clear());
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
         Ok(workload?)
     }
 

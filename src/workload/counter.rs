@@ -1,8 +1,7 @@
 //! Counting the tokens of many texts: a piece that was counted before is not encoded again.
 
-use std::collections::HashMap;
-
 use memchr::memchr_iter;
+use rustc_hash::FxHashMap;
 use serde_json::json;
 use tokenizers::{AddedToken, ModelWrapper};
 
@@ -122,13 +121,53 @@ pub(super) struct Counter<'t> {
     cuts: Option<Cuts>,
     /// What the tokenizer puts around a text.
     special: u32,
-    known: HashMap<&'t str, u32>,
+    known: Known<'t>,
+}
+
+/// Tokens by text. Most words are short: they are keys themselves, so that finding one is one look into memory.
+#[derive(Default)]
+struct Known<'t> {
+    short: FxHashMap<[u8; SHORT], u32>,
+    long: FxHashMap<&'t str, u32>,
+}
+
+/// Bytes of a short text and its length.
+const SHORT: usize = 16;
+
+impl<'t> Known<'t> {
+    fn of(&mut self, text: &'t str, tokenizer: &Tokenizer) -> Result<u32, WorkloadError> {
+        let short = short(text);
+        let known = match &short {
+            Some(key) => self.short.get(key),
+            None => self.long.get(text),
+        };
+        if let Some(&tokens) = known {
+            return Ok(tokens);
+        }
+        let tokens = tokenizer.count(text)?;
+        if self.short.len() + self.long.len() < MOST_KEPT {
+            match short {
+                Some(key) => drop(self.short.insert(key, tokens)),
+                None if text.len() <= LONGEST_KEPT => drop(self.long.insert(text, tokens)),
+                None => {}
+            }
+        }
+        Ok(tokens)
+    }
+}
+
+fn short(text: &str) -> Option<[u8; SHORT]> {
+    let mut key = [0; SHORT];
+    let (last, bytes) = key.split_last_mut()?;
+    bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    *last = u8::try_from(text.len()).ok()?;
+    Some(key)
 }
 
 impl<'t> Counter<'t> {
     pub(super) fn new(tokenizer: &'t Tokenizer, with_special: bool) -> Result<Self, WorkloadError> {
         let special = if with_special { tokenizer.count_with_special("")? } else { 0 };
-        Ok(Self { tokenizer, cuts: Cuts::of(tokenizer.inner()), special, known: HashMap::new() })
+        Ok(Self { tokenizer, cuts: Cuts::of(tokenizer.inner()), special, known: Known::default() })
     }
 
     /// Tokens of `text`; `None` for more than `most`, of which no more are counted than shows it.
@@ -144,11 +183,11 @@ impl<'t> Counter<'t> {
                 Some(words) => {
                     let mut tokens = 0;
                     for word in words.split(piece) {
-                        tokens += count_once(known, tokenizer, word)?;
+                        tokens += known.of(word, tokenizer)?;
                     }
                     tokens
                 }
-                None => count_once(known, tokenizer, piece)?,
+                None => known.of(piece, tokenizer)?,
             };
             if tokens > most {
                 return Ok(None);
@@ -156,21 +195,6 @@ impl<'t> Counter<'t> {
         }
         Ok((tokens <= most).then_some(tokens))
     }
-}
-
-fn count_once<'t>(
-    known: &mut HashMap<&'t str, u32>,
-    tokenizer: &Tokenizer,
-    text: &'t str,
-) -> Result<u32, WorkloadError> {
-    if let Some(&tokens) = known.get(text) {
-        return Ok(tokens);
-    }
-    let tokens = tokenizer.count(text)?;
-    if text.len() <= LONGEST_KEPT && known.len() < MOST_KEPT {
-        known.insert(text, tokens);
-    }
-    Ok(tokens)
 }
 
 #[cfg(test)]

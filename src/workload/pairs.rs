@@ -53,9 +53,12 @@ fn list(bytes: &[u8], take: &mut dyn FnMut(Option<Conversation>)) -> Result<(), 
     let mut json = Deserializer::from_slice(bytes);
     let read = json.deserialize_seq(&mut talks).and_then(|()| json.end());
     let number = talks.number;
-    read.map_err(|error| match error.is_data() {
-        true => Broken::Row(Place::Entry(number), error.to_string()),
-        false => Broken::Format(format!("it is not a JSON list of objects: {error}")),
+    read.map_err(|error| {
+        if error.is_data() {
+            Broken::Row(Place::Entry(number), error.to_string())
+        } else {
+            Broken::Format(format!("it is not a JSON list of objects: {error}"))
+        }
     })
 }
 

@@ -70,14 +70,14 @@ fn gpt2(text: &[u8], digits: Digits) -> usize {
     }
     let space = usize::from(text[0] == b' ');
     match text.get(space) {
-        Some(first) if first.is_ascii_alphabetic() => space + run(&text[space..], u8::is_ascii_alphabetic),
+        Some(first) if first.is_ascii_alphabetic() => space + run(&text[space..], is_letter),
         Some(first) if first.is_ascii_digit() => match digits {
-            Digits::Together => space + run(&text[space..], u8::is_ascii_digit),
+            Digits::Together => space + run(&text[space..], is_digit),
             Digits::Apart | Digits::Single if space == 1 => 1,
-            Digits::Apart => run(text, u8::is_ascii_digit),
+            Digits::Apart => run(text, is_digit),
             Digits::Single => 1,
         },
-        Some(first) if is_sign(first) => space + run(&text[space..], is_sign),
+        Some(&first) if is_sign(first) => space + run(&text[space..], is_sign),
         Some(_) | None => {
             let spaces = run(text, is_space);
             // Digits that are split off leave an end before them.
@@ -92,13 +92,13 @@ fn llama3(text: &[u8], digits: usize) -> usize {
     if let Some(length) = contraction(text, |letter| letter.to_ascii_lowercase()) {
         return length;
     }
-    let letters = |from: usize| run(&text[from..], u8::is_ascii_alphabetic);
-    let joins = !text[0].is_ascii_alphanumeric() && !is_line_end(&text[0]) && letters(1) > 0;
+    let letters = |from: usize| run(&text[from..], is_letter);
+    let joins = !text[0].is_ascii_alphanumeric() && !is_line_end(text[0]) && letters(1) > 0;
     if joins || text[0].is_ascii_alphabetic() {
         return usize::from(joins) + letters(usize::from(joins));
     }
     if text[0].is_ascii_digit() {
-        return run(text, u8::is_ascii_digit).min(digits);
+        return run(text, is_digit).min(digits);
     }
     let space = usize::from(text[0] == b' ');
     let signs = run(&text[space..], is_sign);
@@ -107,7 +107,7 @@ fn llama3(text: &[u8], digits: usize) -> usize {
         return end + run(&text[end..], is_line_end);
     }
     let spaces = run(text, is_space);
-    match text[..spaces].iter().rposition(is_line_end) {
+    match text[..spaces].iter().rposition(|&byte| is_line_end(byte)) {
         Some(last) => last + 1,
         None if spaces == text.len() => spaces,
         None => (spaces - 1).max(1),
@@ -124,20 +124,28 @@ fn contraction(text: &[u8], letter: impl Fn(u8) -> u8) -> Option<usize> {
     }
 }
 
-fn run(text: &[u8], of: impl Fn(&u8) -> bool) -> usize {
-    text.iter().take_while(|byte| of(byte)).count()
+fn run(text: &[u8], of: impl Fn(u8) -> bool) -> usize {
+    text.iter().take_while(|&&byte| of(byte)).count()
+}
+
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphabetic()
+}
+
+fn is_digit(byte: u8) -> bool {
+    byte.is_ascii_digit()
 }
 
 /// The white space of expressions, which has the vertical tab.
-fn is_space(byte: &u8) -> bool {
-    byte.is_ascii_whitespace() || *byte == 0x0b
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
-fn is_line_end(byte: &u8) -> bool {
+fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
-fn is_sign(byte: &u8) -> bool {
+fn is_sign(byte: u8) -> bool {
     !is_space(byte) && !byte.is_ascii_alphanumeric()
 }
 

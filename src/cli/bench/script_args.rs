@@ -186,6 +186,7 @@ pub(in crate::cli) struct ThroughputArgs {
 }
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(in crate::cli) struct ServingArgs {
     #[arg(long, value_enum, default_value_t = Backend::Sglang)]
     pub backend: Backend,
