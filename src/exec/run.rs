@@ -15,7 +15,7 @@ use crate::event::{Event, Outcome, Stamped, StepKind};
 use crate::manifest::Format;
 use crate::plan::{CellState, Plan, PlannedCell, PointState};
 use crate::record::PointStatus;
-use crate::report::{self, Found, Row};
+use crate::report::{self, Found, LMDEPLOY_CSV, Row};
 use crate::spec::{Bound, Series};
 use crate::store::{EventLog, RunFolder, Runs, Store};
 
@@ -360,7 +360,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
         let folder = publish::folder(&self.job.prepared.plan, &self.job.run, index);
         let row = report::read_point(&self.job.run.id, &folder)?;
         if let (Some(_), Some(phase)) = (row.point.method, folder.parent()) {
-            report::save_lmdeploy_csv(phase)?;
+            report::write_lmdeploy_csv(&report::lmdeploy_points(phase)?, &phase.join(LMDEPLOY_CSV), false)?;
         }
         self.rows.insert(index, row);
         Ok(())

@@ -13,6 +13,9 @@ use super::triton_request::{NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, TEXT_OUTPUT};
 use crate::kserve::{ModelInferResponse, ModelStreamInferResponse};
 use crate::record::TokenSource;
 
+/// Some models of Triton give all the text so far each time, also in answers of two pieces.
+const LEAST_GROWTH: usize = 1;
+
 /// What one response adds; put together by [`Responses::answer`].
 #[derive(Default)]
 struct Responses {
@@ -113,7 +116,7 @@ impl Responses {
     }
 
     fn answer(mut self) -> Answer {
-        self.answer.add_texts(&self.texts);
+        self.answer.add_texts(&self.texts, LEAST_GROWTH);
         self.answer.output_tokens = total(&self.output_tokens).map(|tokens| (tokens, TokenSource::ServerTensor));
         self.answer
     }

@@ -61,7 +61,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["null"]),
     ("hyper_util", &["null"]),
     ("indicatif", &["progress", "cli"]),
-    ("jiff", &["store", "workload"]),
+    ("jiff", &["store", "workload", "cli"]),
     // A model's chat template is minijinja too, with other rules than ours.
     ("minijinja", &["render", "engine"]),
     ("miette", &["recipe"]),
