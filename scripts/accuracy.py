@@ -136,7 +136,7 @@ def stolen():
     return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def measure_benchrun(program, folder, url, protocol, streams, requests, tokens):
+def measure_benchrun(benchrun, folder, url, protocol, streams, requests, tokens):
     command = [benchrun, "--home", folder / "home", "bench", "-u", url, "-i", protocol, "-m", "ensemble"]
     command += ["--concurrency", str(streams), "--requests", str(requests), "--warmup-requests", "0"]
     command += ["--input-data", folder / "prompts.jsonl", "--max-tokens", str(tokens)]

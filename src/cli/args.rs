@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::bench::script_args::Script;
 use crate::engine::Precision;
 use crate::event::StepKind;
 
@@ -134,7 +135,11 @@ impl From<Kind> for StepKind {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BenchArgs {
+    /// The command line of one of LMDeploy's benchmark scripts, in place of the flags below.
+    #[command(subcommand)]
+    pub script: Option<Script>,
     /// The server: `http://127.0.0.1:8000`, or `127.0.0.1:8001`.
     #[arg(short = 'u', long, alias = "uri", default_value = "localhost:8001")]
     pub url: String,

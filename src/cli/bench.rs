@@ -1,17 +1,20 @@
 //! `benchrun bench`: load on a server that is up, without a manifest.
 
+mod bar;
 mod profile_export;
+mod script;
+pub(super) mod script_args;
+mod task;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{BenchArgs, Wire};
+use super::args::BenchArgs;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Output, color, width};
@@ -22,12 +25,12 @@ use crate::load::{self, CutOff, LoadError, LoadJob, PointRun, RecordSink, Target
 use crate::observe::{Observation, Sent, Watch};
 use crate::record::{PointRecord, PointStatus, RequestError, RequestKind, RequestRecord, ServerFacts};
 use crate::report::{self, Row};
-use crate::spec::{
-    Arrival, Data, LoadPoint, Output as Length, OutputMode, OutputTokens, PromptFile, Protocol, Sampling, Volume,
-};
+use crate::spec::{LoadPoint, Volume};
 use crate::store::{EventLog, RunFolder, Runs};
-use crate::workload::{self, AnswerLengths, Source, Tokenizer, Workload};
+use crate::workload::{self, Workload};
 use profile_export::ProfileExport;
+use script::ScriptFile;
+use task::Task;
 
 /// The name that runs without a manifest are kept under, and their phase.
 const NAME: &str = "bench";
@@ -36,24 +39,28 @@ const METRICS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts load on a server that is up; keeps records as `apply` does.
 pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Result<Exit, Failure> {
-    let tokenizer = args.tokenizer_path.as_deref().map(Tokenizer::load).transpose()?.map(Arc::new);
-    let source = source(&args)?;
-    args.concurrency.sort_unstable();
-    args.concurrency.dedup();
+    let task = match args.script.take() {
+        Some(script) => script::task(script, home)?,
+        None => task::of_flags(args)?,
+    };
+    for note in &task.notes {
+        output.remark(&format!("note: {note}"));
+    }
     let began = Instant::now();
     let cancel = CancellationToken::new();
-    let path = args.profile_export_file.as_deref();
-    let export = path.map(|path| ProfileExport::create(path, protocol(args.protocol))).transpose();
-    let export = export.map_err(|source| args.export_failed(source))?;
+    let path = task.export.as_deref();
+    let export = path.map(|path| ProfileExport::create(path, task.points[0].protocol)).transpose();
+    let export = export.map_err(|source| task.export_failed(source))?;
     let run = Runs::of_home(home).create(NAME, None)?;
     let mut log = EventLog::create(&run)?;
-    let mut bench = Bench { args, tokenizer, source, run, rows: Vec::new(), export };
+    let mut bench = Bench { task, run, rows: Vec::new(), export };
     let interrupted = block_on(async {
         let _signals = signals::listen(&cancel);
         bench.measure_all(output, &cancel).await
     })?;
     // What was measured is shown and kept, also when a later load point went wrong.
     output.line(report::table(&bench.rows, width(), color()).trim_end())?;
+    bench.finish_script(output)?;
     output.remark(&format!("\nresults: {}", bench.run.path.join("results.csv").display()));
     bench.finish_export()?;
     let failed = bench.rows.iter().filter(|row| row.point.status == PointStatus::Failed).count();
@@ -72,31 +79,8 @@ pub(super) fn run(mut args: BenchArgs, home: &Path, output: &mut Output) -> Resu
     })
 }
 
-/// The data file, read and checked; `None` for synthetic prompts.
-fn source(args: &BenchArgs) -> Result<Option<Source>, Failure> {
-    if args.input_data.is_none() && args.isl.is_none() {
-        return Err(Failure::Usage {
-            problem: "there is nothing to send".to_owned(),
-            hint: "give `--input-data FILE.jsonl`, or `--isl TOKENS --tokenizer-path DIR`".to_owned(),
-        });
-    }
-    let data = data(args);
-    let path = data.path().unwrap_or(Path::new(""));
-    Source::read(&data, AnswerLengths::Optional, path).map_err(Failure::Prompts)
-}
-
-fn data(args: &BenchArgs) -> Data {
-    match &args.input_data {
-        Some(path) => Data::Jsonl(PromptFile::at(path.clone())),
-        None => Data::synthetic(args.isl.unwrap_or_default()),
-    }
-}
-
 struct Bench {
-    args: BenchArgs,
-    tokenizer: Option<Arc<Tokenizer>>,
-    /// `None` for synthetic prompts.
-    source: Option<Source>,
+    task: Task,
     run: RunFolder,
     rows: Vec<Row>,
     export: Option<ProfileExport>,
@@ -105,14 +89,13 @@ struct Bench {
 impl Bench {
     /// `true` when interrupted.
     async fn measure_all(&mut self, output: &mut Output, cancel: &CancellationToken) -> Result<bool, Failure> {
-        let pause = Duration::from_secs(self.args.measurement_interval.into());
-        for (index, concurrency) in self.args.concurrency.clone().into_iter().enumerate() {
-            if index > 0 && cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        for (index, point) in self.task.points.clone().into_iter().enumerate() {
+            let pause = tokio::time::sleep(self.task.pause);
+            if index > 0 && cancel.run_until_cancelled(pause).await.is_none() {
                 return Ok(true);
             }
-            let point = self.point(concurrency);
             let workload = self.workload(&point)?;
-            output.remark(&format!("concurrency {concurrency}: {} requests", sent_in_all(&point)));
+            output.remark(&format!("{}: {} requests", words(&point), sent_in_all(&point)));
             if self.measure(&point, workload, output, cancel).await? {
                 return Ok(true);
             }
@@ -120,38 +103,15 @@ impl Bench {
         Ok(false)
     }
 
-    fn point(&self, concurrency: u32) -> LoadPoint {
-        let args = &self.args;
-        let all = self.source.as_ref().map_or(0, Source::requests);
-        let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
-        LoadPoint {
-            phase: NAME.to_owned(),
-            method: None,
-            protocol: protocol(args.protocol),
-            streaming: true,
-            data: data(args),
-            output: Length { mode, tokens: OutputTokens::fixed(args.max_tokens) },
-            sampling: Sampling::default(),
-            beam_width: 1,
-            arrival: Arrival::Closed { concurrency },
-            volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
-            drain_s: None,
-            warmup_requests: args.warmup_requests.unwrap_or(u64::from(concurrency)),
-            round: 1,
-            prompt_seed: args.seed,
-            sampling_seed: args.seed,
-            arrival_seed: args.seed,
-            cold_connections: false,
-            retries: 0,
-            idle_timeout_s: None,
-            request_timeout_s: f64::from(args.request_timeout),
-            point_timeout_s: 24.0 * 3600.0,
-        }
-    }
-
     fn workload(&self, point: &LoadPoint) -> Result<Workload, Failure> {
-        let tokenizer = self.tokenizer.as_deref().ok_or("give `--tokenizer-path DIR`");
-        Ok(workload::make(point, self.source.as_ref(), tokenizer)?)
+        let tokenizer = self.task.tokenizer.as_deref().ok_or("give `--tokenizer-path DIR`");
+        let source = self.task.source.as_ref();
+        let bar = source.map(bar::counting);
+        let workload = workload::make(point, source, tokenizer);
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        Ok(workload?)
     }
 
     async fn measure(
@@ -161,7 +121,7 @@ impl Bench {
         output: &mut Output,
         cancel: &CancellationToken,
     ) -> Result<bool, Failure> {
-        let folder = self.run.point(&server_cell(), NAME, &point.arrival.label());
+        let folder = self.run.point(&server_cell(), &point.phase, &point.arrival.label());
         fs::create_dir_all(&folder).map_err(|source| Failure::File {
             doing: "create",
             path: folder.clone(),
@@ -173,12 +133,12 @@ impl Bench {
         let job = LoadJob {
             target: Target {
                 protocol: point.protocol,
-                base_url: with_scheme(&self.args.url),
-                model: self.args.model.clone(),
+                base_url: with_scheme(&self.task.url),
+                model: self.task.model.clone(),
             },
             point: point.clone(),
             workload: workload.clone(),
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: self.task.tokenizer.clone(),
         };
         let zero_ns = now_ns();
         let ran = load::run(job, RecordSink::create(&records)?, move |requests| warmup.ended(requests), cancel.clone());
@@ -199,19 +159,22 @@ impl Bench {
             let requests = read_records(&records).map_err(read)?;
             export
                 .add(point, &workload.prompts, zero_ns, requests)
-                .map_err(|source| self.args.export_failed(source))?;
+                .map_err(|source| self.task.export_failed(source))?;
         }
         let cut_off = ran.cut_off;
         self.keep(&folder, &self.record(point, &answers, ran, server, workload.hash(point)))?;
+        for warning in self.rows.last().map(Row::warnings).unwrap_or_default() {
+            output.remark(&format!("warning: {}: {warning}", point.arrival.label()));
+        }
         Ok(cut_off == Some(CutOff::Cancelled))
     }
 
     async fn observe(&self, folder: &Path) -> Observation {
         let observation = Observation::start(Watch {
-            metrics_url: self.args.metrics_url.as_deref().map(with_scheme),
+            metrics_url: self.task.metrics_url.as_deref().map(with_scheme),
             statistics_url: None,
             pause: METRICS_PAUSE,
-            model: self.args.model.clone(),
+            model: self.task.model.clone(),
             series: folder.join("metrics.jsonl"),
             processes: None,
             gpus: Vec::new(),
@@ -231,9 +194,9 @@ impl Bench {
         PointRecord {
             order: self.rows.len() as u64,
             cell: server_cell(),
-            engine: "endpoint".to_owned(),
-            axes: IndexMap::from([("model".to_owned(), Scalar::Text(self.args.model.clone()))]),
-            phase: NAME.to_owned(),
+            engine: self.task.engine.clone(),
+            axes: self.axes(point),
+            phase: point.phase.clone(),
             method: point.method,
             load_point: point.arrival.label(),
             protocol: point.protocol,
@@ -262,17 +225,34 @@ impl Bench {
         Ok(report::save(&self.run.id, &self.rows, &self.run.path)?)
     }
 
+    /// The model, and what a script's command line decided for all requests.
+    fn axes(&self, point: &LoadPoint) -> IndexMap<String, Scalar> {
+        let model = Scalar::Text(self.task.model.clone());
+        let mut axes = IndexMap::from([("model".to_owned(), model)]);
+        let number = |tokens: u32| Scalar::Int(i64::from(tokens));
+        let isl = fixed_lengths(point).map(|[isl, _]| isl);
+        let osl = point.output.tokens.number().filter(|_| point.method.is_some());
+        axes.extend(isl.map(|isl| ("isl".to_owned(), number(isl))));
+        axes.extend(osl.map(|osl| ("osl".to_owned(), number(osl))));
+        axes
+    }
+
+    /// Writes the script's CSV file, and shows its figures beside the correct ones.
+    fn finish_script(&self, output: &mut Output) -> Result<(), Failure> {
+        let Some(ScriptFile { path, append }) = &self.task.csv else { return Ok(()) };
+        let points = report::lmdeploy_points(&self.run.path.join("cells"))?;
+        report::write_lmdeploy_csv(&points, path, *append)?;
+        output.line("")?;
+        output.line(report::lmdeploy_table(&points, &self.rows, color()).trim_end())?;
+        output.remark(&format!("\nthe script's file: {}", path.display()));
+        Ok(())
+    }
+
     fn finish_export(&mut self) -> Result<(), Failure> {
         match self.export.take() {
-            Some(export) => export.finish().map_err(|source| self.args.export_failed(source)),
+            Some(export) => export.finish().map_err(|source| self.task.export_failed(source)),
             None => Ok(()),
         }
-    }
-}
-
-impl BenchArgs {
-    fn export_failed(&self, source: io::Error) -> Failure {
-        Failure::File { doing: "write", path: self.profile_export_file.clone().unwrap_or_default(), source }
     }
 }
 
@@ -322,14 +302,22 @@ fn server_cell() -> CellId {
     CellId::new("server".to_owned())
 }
 
-fn protocol(wire: Wire) -> Protocol {
-    match wire {
-        Wire::Grpc => Protocol::TritonGrpc,
-        Wire::Http => Protocol::TritonGenerate,
-        Wire::HttpStream => Protocol::TritonGenerateStream,
-        Wire::Openai => Protocol::OpenaiCompletions,
-        Wire::OpenaiChat => Protocol::OpenaiChat,
+/// What tells a load point from the others, in words.
+fn words(point: &LoadPoint) -> String {
+    let load = match point.arrival.concurrency() {
+        Some(concurrency) => format!("concurrency {concurrency}"),
+        None => point.arrival.label(),
+    };
+    match fixed_lengths(point) {
+        Some([isl, osl]) => format!("{load}, {isl} tokens to {osl}"),
+        None => load,
     }
+}
+
+/// The lengths of a published method that are the same for all requests.
+fn fixed_lengths(point: &LoadPoint) -> Option<[u32; 2]> {
+    let isl = point.data.as_synthetic()?.isl.fixed()?;
+    Some([isl, point.output.tokens.number()?]).filter(|_| point.method.is_some())
 }
 
 fn sent_in_all(point: &LoadPoint) -> u64 {

@@ -8,6 +8,7 @@ use crate::engine::EngineError;
 use crate::exec::{PrepareError, RunError};
 use crate::load::LoadError;
 use crate::null::NullError;
+use crate::plan::PlanError;
 use crate::report::ReportError;
 use crate::store::StoreError;
 use crate::workload::WorkloadError;
@@ -34,6 +35,8 @@ pub(super) enum Failure {
     /// Found before anything was sent.
     #[error("cannot use the prompts")]
     Prompts(#[source] WorkloadError),
+    #[error("cannot make load points of the command line")]
+    LoadPoints(#[source] PlanError),
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
     #[error("cannot start the runtime")]
@@ -51,7 +54,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Prepare(_) | Self::Prompts(_) | Self::Refused(_) => Exit::Refused,
+            Self::Prepare(_) | Self::Prompts(_) | Self::LoadPoints(_) | Self::Refused(_) => Exit::Refused,
             Self::Run(_)
             | Self::Store(_)
             | Self::Report(_)
@@ -86,6 +89,7 @@ impl Failure {
             | Self::Load(_)
             | Self::Workload(_)
             | Self::Prompts(_)
+            | Self::LoadPoints(_)
             | Self::Stdout(_)
             | Self::Runtime(_)
             | Self::File { .. }

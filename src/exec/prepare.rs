@@ -100,7 +100,7 @@ pub async fn prepare(
         Purpose::Carry => (Ok(models.await?), engines.await),
     };
     let (models, engines) = (models?, engines?);
-    let (sources, data_files) = read_data(manifest, &base)?;
+    let (sources, data_files) = read_data(manifest, &base, Some(&store))?;
     let identities: BTreeMap<String, ModelIdentity> =
         models.iter().map(|(name, model)| (name.clone(), model.identity.clone())).collect();
     let history = history::collect(&store, &Runs::of_home(&request.home), &manifest.name, request.rerun.clone())?;
@@ -150,7 +150,7 @@ fn located(document: &Document<Manifest>, error: PlanError) -> PrepareError {
 pub fn check(manifest: &Path) -> Result<usize, PrepareError> {
     let (document, recipes) = read_checked(manifest)?;
     let cells = cells_of(&document.value, &recipes)?.cells.len();
-    read_data(&document.value, folder_of(manifest))?;
+    read_data(&document.value, folder_of(manifest), None)?;
     Ok(cells)
 }
 
@@ -205,7 +205,7 @@ type DataFiles = (HashMap<String, Arc<Source>>, HashMap<PathBuf, String>);
 
 /// What the phases' files hold, and the sha256 of each file by its path in the manifest: a bad line is found before
 /// hours of building, not after.
-fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError> {
+fn read_data(manifest: &Manifest, base: &Path, store: Option<&Store>) -> Result<DataFiles, PrepareError> {
     let (mut sources, mut hashes) = DataFiles::default();
     let mut read: Vec<(&PhaseData, AnswerLengths, Arc<Source>)> = Vec::new();
     let phases: Vec<_> = manifest.benchmarks.iter().map(|(name, phase)| (name, phase.with_method())).collect();
@@ -218,20 +218,23 @@ fn read_data(manifest: &Manifest, base: &Path) -> Result<DataFiles, PrepareError
             Some(OutputTokens::Amount(_)) | None => AnswerLengths::Optional,
         };
         let alike = |other: &&(&PhaseData, AnswerLengths, Arc<Source>)| *other.0 == settings.data && other.1 == lengths;
-        let source = match read.iter().find(alike) {
-            Some((_, _, source)) => source.clone(),
-            None => match Source::read(&settings.data, lengths, &base.join(path)).map_err(failed)? {
-                Some(source) => Arc::new(source),
-                None => continue,
-            },
-        };
-        read.push((&settings.data, lengths, source.clone()));
-        sources.insert(phase.clone(), source);
+        if let Some((_, _, source)) = read.iter().find(alike) {
+            sources.insert(phase.clone(), source.clone());
+            continue;
+        }
+        let file = base.join(path);
+        let Some(mut source) = Source::read(&settings.data, lengths, &file).map_err(failed)? else { continue };
         if !hashes.contains_key(path) {
-            let hash = sha256_file(&base.join(path));
-            let unreadable = |source| failed(WorkloadError::Read { path: base.join(path), source });
+            let hash = sha256_file(&file);
+            let unreadable = |source| failed(WorkloadError::Read { path: file, source });
             hashes.insert(path.to_owned(), hash.map_err(unreadable)?);
         }
+        if let Some(store) = store {
+            source.keep_counts(store.counts(), hashes[path].clone());
+        }
+        let source = Arc::new(source);
+        read.push((&settings.data, lengths, source.clone()));
+        sources.insert(phase.clone(), source);
     }
     Ok((sources, hashes))
 }

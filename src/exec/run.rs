@@ -15,9 +15,8 @@ use crate::event::{Event, Outcome, Stamped, StepKind};
 use crate::manifest::Format;
 use crate::plan::{CellState, Plan, PlannedCell, PointState};
 use crate::record::PointStatus;
-use crate::report::{self, Found, Row};
+use crate::report::{self, Found, LMDEPLOY_CSV, Row};
 use crate::spec::{Bound, Series};
-use crate::stats::advice;
 use crate::store::{EventLog, RunFolder, Runs, Store};
 
 /// How a plan is carried out.
@@ -301,19 +300,9 @@ impl<O: FnMut(&Stamped)> Task<O> {
     fn warn_of_row(&mut self, index: usize) -> Result<(), RunError> {
         let row = &self.rows[&index];
         let cell = Some(row.point.cell.clone());
-        let Some(summary) = &row.summary else { return Ok(()) };
         let name = self.job.prepared.plan.point_label(index);
-        let mut messages = Vec::new();
-        if summary.requests.failed > 0 {
-            let (failed, sent) = (summary.requests.failed, summary.requests.sent);
-            messages.push(format!("{name}: {failed} of {sent} requests failed; the figures are those of the others"));
-        }
-        messages.extend(summary.trust.input_tokens_difference.as_ref().map(ToString::to_string));
-        messages
-            .extend(advice(&summary.trust.client_limits).map(|limited| format!("{name}: client_limited: {limited}")));
-        messages.extend(row.note.clone());
-        for message in messages {
-            self.emit(Event::Warning { cell: cell.clone(), message })?;
+        for warning in row.warnings() {
+            self.emit(Event::Warning { cell: cell.clone(), message: format!("{name}: {warning}") })?;
         }
         Ok(())
     }
@@ -371,7 +360,7 @@ impl<O: FnMut(&Stamped)> Task<O> {
         let folder = publish::folder(&self.job.prepared.plan, &self.job.run, index);
         let row = report::read_point(&self.job.run.id, &folder)?;
         if let (Some(_), Some(phase)) = (row.point.method, folder.parent()) {
-            report::save_lmdeploy_csv(phase)?;
+            report::write_lmdeploy_csv(&report::lmdeploy_points(phase)?, &phase.join(LMDEPLOY_CSV), false)?;
         }
         self.rows.insert(index, row);
         Ok(())

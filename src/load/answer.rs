@@ -47,9 +47,10 @@ impl Answer {
         }
     }
 
-    /// Adds the texts of a whole stream, each either what is new or all the text so far.
-    pub(super) fn add_texts(&mut self, texts: &[(u64, Vec<u8>)]) {
-        if !is_cumulative(texts) {
+    /// Adds the texts of a whole stream, each either what is new or all the text so far: the latter if the text grew so
+    /// often, each time from what it was.
+    pub(super) fn add_texts(&mut self, texts: &[(u64, Vec<u8>)], least_growth: usize) {
+        if !is_cumulative(texts, least_growth) {
             for (at_ns, text) in texts {
                 self.add_text(*at_ns, text);
             }
@@ -73,9 +74,9 @@ impl Answer {
     }
 }
 
-/// Whether each text begins with the one before and the text grows. Equal texts in a row are a repeated token, not a
+/// Whether each text begins with the one before and the text grows, at least so often. Equal texts in a row are a repeated token, not a
 /// stream that stands still.
-fn is_cumulative(texts: &[(u64, Vec<u8>)]) -> bool {
+fn is_cumulative(texts: &[(u64, Vec<u8>)], least_growth: usize) -> bool {
     let mut previous: &[u8] = &[];
     let mut grown = 0;
     for text in texts.iter().map(|(_, text)| text.as_slice()).filter(|text| !text.is_empty()) {
@@ -86,7 +87,7 @@ fn is_cumulative(texts: &[(u64, Vec<u8>)]) -> bool {
         grown += usize::from(!previous.is_empty() && text.len() > begin.len());
         previous = text;
     }
-    grown > 0 && texts.first().is_none_or(|(_, first)| previous.len() > first.len())
+    grown >= least_growth && texts.first().is_none_or(|(_, first)| previous.len() > first.len())
 }
 
 /// The text without replacement characters at its end: half a character, which the next text may complete.
@@ -128,7 +129,7 @@ mod tests {
     fn check(texts: &[&str], expected: &str, expected_chunks: &[u64]) {
         let texts: Vec<(u64, Vec<u8>)> = (1..).zip(texts).map(|(at, text)| (at, text.as_bytes().to_vec())).collect();
         let mut answer = Answer::default();
-        answer.add_texts(&texts);
+        answer.add_texts(&texts, 1);
         assert_eq!(
             (String::from_utf8(answer.text).unwrap().as_str(), answer.chunk_ns.as_slice()),
             (expected, expected_chunks)

@@ -1,6 +1,5 @@
 //! The closed loop: so many workers, each with one conversation under way.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::sender::{Carried, Due, Sender};
 use super::signs::Pulse;
 use super::threads::Threads;
 use crate::record::RequestKind;
-use crate::spec::{Arrival, ConcurrencyStage, Volume};
+use crate::spec::{Arrival, ConcurrencyStage, MethodAmount, Volume};
 
 /// Connections opened at a time before the first request, by each shard.
 const CONNECTING: usize = 64;
@@ -52,7 +51,7 @@ struct ClosedLoop {
 impl ClosedLoop {
     fn new(job: &Job, shards: usize) -> Self {
         let limit = Limit::Conversations(job.conversations.that_have(0, job.point.warmup_requests));
-        let warmup = Part { kind: RequestKind::Warmup, began_ns: 0, next: AtomicU64::new(0), limit };
+        let warmup = Part::new(RequestKind::Warmup, 0, 0, rounds_of(job), limit);
         Self { warmup: Arc::new(warmup), measure: OnceLock::new(), together: Barrier::new(shards) }
     }
 
@@ -94,8 +93,14 @@ impl ClosedLoop {
                 Limit::Until { ns: began_ns.saturating_add(u64::try_from(length).unwrap_or(u64::MAX)) }
             }
         };
-        Part { kind: RequestKind::Measure, began_ns, next: AtomicU64::new(from), limit }
+        Part::new(RequestKind::Measure, began_ns, from, rounds_of(job), limit)
     }
+}
+
+/// The workers, where the method gives each rounds of its own.
+fn rounds_of(job: &Job) -> Option<u32> {
+    let in_rounds = matches!(job.point.method?.defaults().amount, MethodAmount::Rounds { .. });
+    job.point.arrival.concurrency().filter(|_| in_rounds)
 }
 
 /// Lets every sender work until the part is over, and gives them back: all its requests have ended then.
@@ -124,11 +129,11 @@ async fn work(mut sender: Sender, part: &Part, stages: &[StageUntil]) -> Sender 
             continue;
         }
         // Before the request is taken and its clock starts: making a connection is not the server's TTFT.
-        if !part.is_over(clock) && !sender.fresh_connections && sender.connect().await.is_none() {
+        if !part.is_over(sender.number, clock) && !sender.fresh_connections && sender.connect().await.is_none() {
             break;
         }
-        let Some(number) = part.take(clock) else {
-            if part.kind == RequestKind::Measure {
+        let Some(number) = part.take(sender.number, clock) else {
+            if part.kind == RequestKind::Measure && part.is_over_for_all(clock) {
                 sender.job.all_sent.cancel();
             }
             break;

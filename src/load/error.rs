@@ -12,6 +12,8 @@ pub enum LoadError {
     Address { url: String, reason: String },
     #[error("`{model}` cannot be part of a URL; it has to be the name under which the server knows the model")]
     ModelName { model: String },
+    #[error("cannot read the name of a model from `{url}`: {reason}")]
+    Models { url: String, reason: String },
     #[error("cannot read the tensors of model `{model}` from `{url}`: {reason}")]
     Metadata { model: String, url: String, reason: String },
     #[error("model `{model}` cannot be asked for text: it has no input `{input}` (its inputs: {})", .inputs.join(", "))]

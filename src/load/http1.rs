@@ -1,5 +1,7 @@
 //! The framing of HTTP/1.1 responses: where one ends, and what it carries.
 
+use std::time::{Duration, SystemTime};
+
 use httparse::{EMPTY_HEADER, Response, Status};
 use memchr::memchr;
 
@@ -33,7 +35,7 @@ enum State {
 /// What a response's head says.
 struct Head {
     status: u16,
-    retry_after_s: Option<u64>,
+    retry_after: Option<Duration>,
     body: State,
     keep_alive: bool,
 }
@@ -42,8 +44,8 @@ struct Head {
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// Seconds, as the server names them.
-    pub(super) retry_after_s: Option<u64>,
+    /// How long the server asks to wait.
+    pub(super) retry_after: Option<Duration>,
     pub(super) body: Arrivals,
 }
 
@@ -126,10 +128,11 @@ fn parse_head(bytes: &[u8], from: usize) -> Result<Option<(Head, usize)>, String
     };
     let next = from + length;
     let status = response.code.unwrap_or_default();
-    let header = |name: &str| {
+    let value = |name: &str| {
         let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.map(|header| String::from_utf8_lossy(header.value).trim().to_ascii_lowercase())
+        found.map(|header| String::from_utf8_lossy(header.value).trim().to_owned())
     };
+    let header = |name: &str| value(name).map(|text| text.to_ascii_lowercase());
     let chunked = header("transfer-encoding").is_some_and(|codings| codings.ends_with("chunked"));
     let content_length = match header("content-length") {
         Some(text) => {
@@ -149,8 +152,18 @@ fn parse_head(bytes: &[u8], from: usize) -> Result<Option<(Head, usize)>, String
         Some(0) => connection.contains("keep-alive"),
         _ => !connection.contains("close"),
     };
-    let retry_after_s = header("retry-after").and_then(|text| text.parse().ok());
-    Ok(Some((Head { status, retry_after_s, body, keep_alive }, next)))
+    let retry_after = value("retry-after").and_then(|text| wait_of(&text));
+    Ok(Some((Head { status, retry_after, body, keep_alive }, next)))
+}
+
+/// What `Retry-After` says: seconds, or a date; one that has passed asks for no wait.
+fn wait_of(retry_after: &str) -> Option<Duration> {
+    let seconds = retry_after.parse().ok().map(Duration::from_secs);
+    let until_date = || {
+        let date = httpdate::parse_http_date(retry_after).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    };
+    seconds.or_else(until_date)
 }
 
 struct Chunk {
@@ -216,7 +229,7 @@ pub(super) fn unframe(arrived: &Arrivals) -> Reply {
         State::UntilClose => body.add(from, bytes.len()),
         State::Head(_) | State::Trailer(_) | State::Ended(_) => {}
     }
-    Reply { status: head.status, retry_after_s: head.retry_after_s, body: body.unframed }
+    Reply { status: head.status, retry_after: head.retry_after, body: body.unframed }
 }
 
 struct Body<'a> {
@@ -334,13 +347,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_names_the_time_to_wait_in_seconds_or_as_a_date() {
+        assert_eq!(wait_of("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait_of("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let year = Duration::from_hours(365 * 24);
+        assert!(wait_of("Fri, 31 Dec 9999 23:59:59 GMT").is_some_and(|wait| wait > year));
+        assert_eq!(wait_of("soon"), None);
+    }
+
+    #[test]
     fn the_body_keeps_its_times() {
         let arrived = pieces(&[CHUNKED, "3\r\nabc\r\n", "2\r\nd", "e\r\n1\r\nf\r\n", "0\r\n\r\n"]);
         let reply = unframe(&arrived);
         let found: Vec<(u64, &[u8])> = reply.body.pieces().collect();
         assert_eq!(found, [(2, &b"abc"[..]), (3, b"d"), (4, b"ef")]);
         let reply = unframe(&pieces(&["HTTP/1.1 429 X\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nab", "cd"]));
-        assert_eq!((reply.status, reply.retry_after_s), (429, Some(7)));
+        assert_eq!((reply.status, reply.retry_after), (429, Some(Duration::from_secs(7))));
         assert_eq!(reply.body.pieces().collect::<Vec<_>>(), [(1, &b"ab"[..]), (2, b"cd")]);
     }
 

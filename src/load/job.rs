@@ -98,7 +98,8 @@ fn remainder(number: u64, length: usize) -> usize {
 pub(super) struct Part {
     pub(super) kind: RequestKind,
     pub(super) began_ns: u64,
-    pub(super) next: AtomicU64,
+    /// The number of the next conversation: of all workers, or of each, who then has rounds of its own.
+    next: Vec<AtomicU64>,
     pub(super) limit: Limit,
 }
 
@@ -120,24 +121,40 @@ impl Limit {
 }
 
 impl Part {
-    pub(super) fn is_over(&self, clock: Clock) -> bool {
+    /// Conversations from number `from`, which the workers take turns in; in rounds each has its own of every
+    /// `workers`, however fast the others are.
+    pub(super) fn new(kind: RequestKind, began_ns: u64, from: u64, rounds_of: Option<u32>, limit: Limit) -> Self {
+        let counters = u64::from(rounds_of.unwrap_or(1));
+        Self { kind, began_ns, next: (from..from + counters).map(AtomicU64::new).collect(), limit }
+    }
+
+    pub(super) fn is_over(&self, worker: u32, clock: Clock) -> bool {
         match self.limit {
-            Limit::Conversations(limit) => self.next.load(Ordering::Relaxed) >= limit,
+            Limit::Conversations(limit) => self.next_of(worker).load(Ordering::Relaxed) >= limit,
             Limit::Until { ns } => clock.now_ns() >= ns,
         }
     }
 
     /// The number of the next conversation.
-    pub(super) fn take(&self, clock: Clock) -> Option<u64> {
-        if self.is_over(clock) {
+    pub(super) fn take(&self, worker: u32, clock: Clock) -> Option<u64> {
+        if self.is_over(worker, clock) {
             return None;
         }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_of(worker).fetch_add(self.next.len() as u64, Ordering::Relaxed);
         // Others may have taken the last ones since.
         match self.limit {
             Limit::Conversations(limit) => (number < limit).then_some(number),
             Limit::Until { .. } => Some(number),
         }
+    }
+
+    /// Whether no worker has any left.
+    pub(super) fn is_over_for_all(&self, clock: Clock) -> bool {
+        (0..).take(self.next.len()).all(|worker| self.is_over(worker, clock))
+    }
+
+    fn next_of(&self, worker: u32) -> &AtomicU64 {
+        &self.next[worker as usize % self.next.len()]
     }
 }
 
@@ -159,5 +176,16 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|number| several.turns(number)), [0..3, 3..4, 4..6, 0..3]);
         assert_eq!((several.that_have(0, 3), several.that_have(0, 4), several.that_have(1, 4)), (1, 2, 3));
         assert!(several.have_turns());
+    }
+
+    #[test]
+    fn workers_share_what_is_left_or_have_rounds_of_their_own() {
+        let clock = Clock::start();
+        let part = |rounds_of| Part::new(RequestKind::Measure, 0, 4, rounds_of, Limit::Conversations(8));
+        let taken = |part: &Part, workers: &[u32]| -> Vec<Option<u64>> {
+            workers.iter().map(|&worker| part.take(worker, clock)).collect()
+        };
+        assert_eq!(taken(&part(None), &[1, 1, 1, 0, 0]), [Some(4), Some(5), Some(6), Some(7), None]);
+        assert_eq!(taken(&part(Some(2)), &[1, 1, 1, 0, 0]), [Some(5), Some(7), None, Some(4), Some(6)]);
     }
 }

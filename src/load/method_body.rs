@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::request::Ask;
-use crate::spec::{LoadPoint, Method};
+use crate::spec::{LoadPoint, Method, OutputMode};
 
 /// The body that the script of the point's method sends; `None` where that is not over HTTP, or there is no method.
 pub(super) fn body(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Option<Bytes> {
@@ -46,6 +46,6 @@ fn completions_v0_16_0(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Value {
         "best_of": 1,
         "max_tokens": ask.output_tokens,
         "stream": point.streaming,
-        "ignore_eos": true,
+        "ignore_eos": point.output.mode == OutputMode::Exact,
     })
 }

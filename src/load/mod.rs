@@ -43,5 +43,5 @@ mod tests;
 
 pub use error::LoadError;
 pub use point::{CutOff, LoadJob, PointRun, Target, run};
-pub use probe::answers;
+pub use probe::{answers, first_model};
 pub use writer::RecordSink;

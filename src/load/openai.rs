@@ -9,6 +9,10 @@ use super::json_text::JsonText;
 use super::sse;
 use crate::record::TokenSource;
 
+/// Each event is to have what is new. A server that sends all the text so far shows it after two events; a line break
+/// that is followed by two has grown only once.
+const LEAST_GROWTH: usize = 2;
+
 #[derive(Deserialize)]
 struct Chunk {
     choices: Option<Vec<Choice>>,
@@ -45,19 +49,21 @@ struct Usage {
 pub(super) fn read_stream(body: &Arrivals) -> Answer {
     let mut answer = Answer::default();
     let found = sse::events(body);
+    let mut texts = Vec::with_capacity(found.events.len());
     let mut done = false;
     for event in &found.events {
         answer.first_response_ns.get_or_insert(event.at_ns);
         if event.data.trim_ascii() == b"[DONE]" {
             done = true;
         } else {
-            read_json(&mut answer, event.at_ns, &event.data);
+            texts.push((event.at_ns, read_json(&mut answer, &event.data)));
         }
     }
     if found.events.is_empty() && found.torn {
         // Some servers answer with a plain JSON object when they cannot stream.
-        read_json(&mut answer, 0, &body.bytes);
+        texts.push((0, read_json(&mut answer, &body.bytes)));
     }
+    answer.add_texts(&texts, LEAST_GROWTH);
     if !done {
         answer.fail("stream", "the stream ended without `[DONE]`".to_owned());
     }
@@ -67,16 +73,18 @@ pub(super) fn read_stream(body: &Arrivals) -> Answer {
 /// Reads an answer that came as one JSON object.
 pub(super) fn read_body(body: &Arrivals, end_ns: u64) -> Answer {
     let mut answer = Answer { first_response_ns: body.marks.first().map(|first| first.at_ns), ..Answer::default() };
-    read_json(&mut answer, end_ns, &body.bytes);
+    let text = read_json(&mut answer, &body.bytes);
+    answer.add_text(end_ns, &text);
     answer
 }
 
-fn read_json(answer: &mut Answer, at_ns: u64, json: &[u8]) {
+/// Takes in one object, and gives its text.
+fn read_json(answer: &mut Answer, json: &[u8]) -> Vec<u8> {
     let chunk: Chunk = match serde_json::from_slice(json) {
         Ok(chunk) => chunk,
         Err(error) => {
             answer.fail("parse", format!("{error} in {}", shorten(&String::from_utf8_lossy(json))));
-            return;
+            return Vec::new();
         }
     };
     if let Some(error) = chunk.error {
@@ -99,5 +107,5 @@ fn read_json(answer: &mut Answer, at_ns: u64, json: &[u8]) {
         }
         answer.finish_reason = choice.finish_reason.or(answer.finish_reason.take());
     }
-    answer.add_text(at_ns, &text);
+    text
 }

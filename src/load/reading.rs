@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::answer::{Answer, server_message};
 use super::exchange::{Arrivals, Clock, End, Exchange};
 use super::{http1, in_process, openai, triton_answer};
@@ -45,13 +47,13 @@ pub(super) fn read(point: &LoadPoint, clock: Clock, exchange: &Exchange) -> Read
     reading
 }
 
-/// The status of an HTTP answer and the seconds after which its server would like to be asked again.
-pub(super) fn refusal(point: &LoadPoint, exchange: &Exchange) -> Option<(u16, Option<u64>)> {
+/// The status of an HTTP answer and the time after which its server would like to be asked again.
+pub(super) fn refusal(point: &LoadPoint, exchange: &Exchange) -> Option<(u16, Option<Duration>)> {
     if point.protocol == Protocol::TritonGrpc {
         return None;
     }
     let reply = http1::unframe(&exchange.received.whole());
-    (!matches!(reply.status, 0 | 200..300)).then_some((reply.status, reply.retry_after_s))
+    (!matches!(reply.status, 0 | 200..300)).then_some((reply.status, reply.retry_after))
 }
 
 fn answer_in(body: &Arrivals, exchange: &Exchange, read: impl Fn(&Arrivals) -> Answer) -> Answer {

@@ -172,8 +172,8 @@ impl Sender {
             if !matches!(end, End::Complete) || exchange.attempts > self.job.point.retries {
                 return end;
             }
-            let Some((429 | 503, pause_s)) = refusal(&self.job.point, exchange) else { return end };
-            sleep(pause_s.map_or(RETRY_PAUSE, Duration::from_secs)).await;
+            let Some((429 | 503, pause)) = refusal(&self.job.point, exchange) else { return end };
+            sleep(pause.unwrap_or(RETRY_PAUSE)).await;
             exchange.received.clear();
             heard_ns.store(0, Ordering::Relaxed);
         }

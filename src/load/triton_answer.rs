@@ -16,6 +16,9 @@ use crate::kserve::model_infer_response::InferOutputTensor;
 use crate::kserve::{ModelInferResponse, ModelStreamInferResponse};
 use crate::record::{ServerSaid, TokenSource};
 
+/// Some models of Triton give all the text so far each time, also in answers of two pieces.
+const LEAST_GROWTH: usize = 1;
+
 /// What one response adds; put together by [`Responses::answer`].
 #[derive(Default)]
 struct Responses {
@@ -159,7 +162,7 @@ impl Responses {
     }
 
     fn answer(mut self) -> Answer {
-        self.answer.add_texts(&self.texts);
+        self.answer.add_texts(&self.texts, LEAST_GROWTH);
         self.answer.output_tokens = total(&self.output_tokens).map(|tokens| (tokens, TokenSource::ServerTensor));
         self.answer.server = self.metrics.said();
         self.answer

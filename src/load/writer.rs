@@ -84,7 +84,7 @@ impl<P: Fn(u64)> Writer<P> {
         }
         let text = String::from_utf8_lossy(&answer.text).into_owned();
         let output_tokens = self.count(&answer, &text)?;
-        let (status, error) = self.judge(exchange, refused, answer.error, answer.output_tokens);
+        let (status, error) = self.judge(exchange, refused, answer.error, answer.output_tokens, &text);
         let streamed = self.point.streams();
         let own_ns = answer.own_ns.unwrap_or(exchange.sent_ns..exchange.end_ns);
         Ok(RequestRecord {
@@ -133,6 +133,7 @@ impl<P: Fn(u64)> Writer<P> {
         refused: Option<RequestError>,
         problem: Option<RequestError>,
         counted: Option<(u32, TokenSource)>,
+        text: &str,
     ) -> (RequestStatus, Option<RequestError>) {
         let error = match (&exchange.end, refused, problem) {
             (End::CutOff, _, _) => return (RequestStatus::CutOff, None),
@@ -140,13 +141,17 @@ impl<P: Fn(u64)> Writer<P> {
             (End::Failed(_), _, Some(problem)) if problem.kind == "server" => Some(problem),
             (End::Failed(error), _, _) => Some(error.clone()),
             (End::Complete, None, Some(problem)) => Some(problem),
-            (End::Complete, None, None) => self.wrong_length(exchange.wanted_tokens, counted),
+            (End::Complete, None, None) => self.wrong_count(exchange.wanted_tokens, counted, text),
         };
         (if error.is_some() { RequestStatus::Failed } else { RequestStatus::Ok }, error)
     }
 
-    fn wrong_length(&self, wanted: u32, counted: Option<(u32, TokenSource)>) -> Option<RequestError> {
+    fn wrong_count(&self, wanted: u32, counted: Option<(u32, TokenSource)>, text: &str) -> Option<RequestError> {
         let (tokens, _) = counted?;
+        if tokens == 0 && !text.is_empty() {
+            let message = "the server counted 0 output tokens of an answer with text".to_owned();
+            return Some(RequestError { kind: "usage".to_owned(), message });
+        }
         let (right, asked) = match self.point.output.mode {
             OutputMode::Exact => (tokens == wanted, "output tokens were asked for"),
             OutputMode::AtMost => (tokens <= wanted, "output tokens at most were asked for"),

@@ -18,11 +18,14 @@ const MEASURED: &[&str] = &[
     "requests_ok",
     "requests_failed",
     "requests_cut_off",
+    "requests_late",
+    "requests_held",
     "duration_s",
     "input_tokens",
     "output_tokens",
     "input_tokens_mean",
     "output_tokens_mean",
+    "input_tokens_sent_mean",
     "requests_per_s",
     "requests_per_min",
     "input_tokens_per_s",
@@ -71,7 +74,8 @@ const MEASURED: &[&str] = &[
     "server_request_ttft_ms_p99",
     "server_reused_blocks_mean",
 ];
-const LATENCIES: &[&str] = &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms"];
+const LATENCIES: &[&str] =
+    &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms", "ttft_from_due_ms", "cap_wait_ms"];
 const STATISTICS: &[&str] = &["mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "p99_9", "max"];
 
 /// The columns of `results.csv` that hold a measured number, so that a threshold can bound them.

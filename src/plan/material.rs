@@ -13,7 +13,7 @@ use crate::spec::LoadPoint;
 /// Raised to abandon every stored output.
 const FORMAT: u32 = 1;
 /// Raised when the load generator measures otherwise than before, so that no earlier figure passes for one of its own.
-const MEASURING: u32 = 2;
+const MEASURING: u32 = 3;
 
 /// What a model's weights are, whatever machine they lie on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

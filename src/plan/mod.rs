@@ -21,5 +21,6 @@ pub use check::{EngineDraft, check, knows};
 pub use engine::{EngineInputs, PlanEngine};
 pub use history::{History, PastStep};
 pub use material::{Change, Decided, ModelIdentity, changes};
+pub use phase::load_points;
 pub use types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step, Summary};
 pub use values::{KNOWN_AXES, Places, Values};

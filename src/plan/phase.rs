@@ -85,6 +85,18 @@ fn longest_meant(amount: &Amount) -> u32 {
     }
 }
 
+/// The load points of a manifest's phases where no axis decides any of their settings, in order.
+pub fn load_points(manifest: &Manifest) -> Result<Vec<LoadPoint>, PlanError> {
+    let files = HashMap::new();
+    let mut phases = Phases::new(manifest, &[], &files);
+    let mut points = Vec::new();
+    for index in 0..manifest.benchmarks.len() {
+        let loads = phases.loads(index, &Values::default(), "")?;
+        points.extend(loads.iter().flat_map(|loads| &loads.all).map(|load| LoadPoint::clone(&load.point)));
+    }
+    Ok(points)
+}
+
 type Memo = HashMap<(usize, Vec<Option<Scalar>>), Arc<[Loads]>>;
 
 /// Resolves phases to load points, once for each combination of the values that they use.

@@ -149,6 +149,8 @@ const OUTCOME: &[(&str, Source)] = &[
     ("requests_ok", Source::Number(|row| figure(row, |it| Some(it.requests.ok)))),
     ("requests_failed", Source::Number(|row| figure(row, |it| Some(it.requests.failed)))),
     ("requests_cut_off", Source::Number(|row| figure(row, |it| Some(it.requests.cut_off)))),
+    ("requests_late", Source::Number(|row| figure(row, |it| it.requests.late))),
+    ("requests_held", Source::Number(|row| figure(row, |it| it.requests.held))),
 ];
 
 const VOLUME: &[(&str, Source)] = &[
@@ -161,6 +163,7 @@ const VOLUME: &[(&str, Source)] = &[
         "output_tokens_source",
         Source::Word(|row| figure(row, |it| it.volume.output_tokens_source.map(OutputTokensSource::name))),
     ),
+    ("input_tokens_sent_mean", Source::Number(|row| figure(row, |it| it.volume.input_tokens_sent_mean))),
 ];
 
 const RATES: &[(&str, Source)] = &[
@@ -199,6 +202,8 @@ const LATENCIES: &[(&str, OfLatency)] = &[
     ("tpot_ms", |it| it.tpot_ms.as_ref()),
     ("e2e_ms", |it| it.e2e_ms.as_ref()),
     ("e2e_from_due_ms", |it| it.e2e_from_due_ms.as_ref()),
+    ("ttft_from_due_ms", |it| it.ttft_from_due_ms.as_ref()),
+    ("cap_wait_ms", |it| it.cap_wait_ms.as_ref()),
 ];
 
 const STATISTICS: &[(&str, OfDistribution)] = &[
@@ -250,10 +255,19 @@ const SERVER: &[(&str, Source)] = &[
     ("server_requests_in_flight_mean", Source::Number(|row| metric(row, |it| it.requests_in_flight_mean))),
     ("server_window", Source::Word(|row| metric(row, |it| Some(it.window.name())))),
     ("server_checks", Source::Word(|row| metric(row, |it| Some(words(&it.checks))))),
-    ("server_request_queue_ms_mean", Source::Number(|row| figure(row, |it| said(&it.server.queue_ms, |it| it.mean)))),
-    ("server_request_queue_ms_p99", Source::Number(|row| figure(row, |it| said(&it.server.queue_ms, |it| it.p99)))),
-    ("server_request_ttft_ms_mean", Source::Number(|row| figure(row, |it| said(&it.server.ttft_ms, |it| it.mean)))),
-    ("server_request_ttft_ms_p99", Source::Number(|row| figure(row, |it| said(&it.server.ttft_ms, |it| it.p99)))),
+    (
+        "server_request_queue_ms_mean",
+        Source::Number(|row| figure(row, |it| it.server.queue_ms.as_ref().map(|it| it.mean))),
+    ),
+    (
+        "server_request_queue_ms_p99",
+        Source::Number(|row| figure(row, |it| it.server.queue_ms.as_ref().map(|it| it.p99))),
+    ),
+    (
+        "server_request_ttft_ms_mean",
+        Source::Number(|row| figure(row, |it| it.server.ttft_ms.as_ref().map(|it| it.mean))),
+    ),
+    ("server_request_ttft_ms_p99", Source::Number(|row| figure(row, |it| it.server.ttft_ms.as_ref().map(|it| it.p99)))),
     ("server_reused_blocks_mean", Source::Number(|row| figure(row, |it| it.server.reused_blocks_mean))),
 ];
 
@@ -277,10 +291,6 @@ fn metric<T: Into<Value>>(row: &Row, read: fn(&ServerMetrics) -> Option<T>) -> V
 
 fn figure<T: Into<Value>>(row: &Row, read: fn(&Summary) -> Option<T>) -> Value {
     row.summary.as_ref().and_then(read).into()
-}
-
-fn said(times: &Option<Distribution>, statistic: OfDistribution) -> Option<f64> {
-    times.as_ref().map(statistic)
 }
 
 fn steady<T: Into<Value>>(row: &Row, read: fn(&Steady) -> Option<T>) -> Value {

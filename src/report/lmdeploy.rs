@@ -1,5 +1,6 @@
 //! The CSV files of LMDeploy's benchmark scripts: their columns, order, number formats and line ends.
 
+use std::fs;
 use std::path::Path;
 
 use crate::base::write_atomically;
@@ -11,27 +12,41 @@ use crate::stats::lmdeploy::{ScriptFigures, ServingFigures, milliseconds};
 /// The file's name, in a phase's folder of a run.
 pub const LMDEPLOY_CSV: &str = "lmdeploy.csv";
 
-/// Writes the script's CSV file of a phase that reproduces a method, out of the records of its load points.
+/// A load point and its requests.
+pub type Measured = (PointRecord, Vec<RequestRecord>);
+
+/// The load points that were measured in a folder of a run, a phase's for instance, in the order of the plan.
 ///
 /// # Errors
-/// When a record cannot be read, or the file cannot be written.
-pub fn save_lmdeploy_csv(phase: &Path) -> Result<(), ReportError> {
-    let points = rebuild::records_of(phase)?;
-    let path = phase.join(LMDEPLOY_CSV);
-    write_atomically(&path, &lmdeploy_csv(&points)?).map_err(|source| ReportError::Write { path, source })
+/// When a record cannot be read.
+pub fn lmdeploy_points(folder: &Path) -> Result<Vec<Measured>, ReportError> {
+    let mut points = rebuild::records_of(folder)?;
+    points.retain(|(point, _)| point.status == PointStatus::Ok);
+    Ok(points)
 }
 
-/// The script's CSV file: a line for each load point that was measured.
+/// Writes the script's CSV file: a line for each load point that was measured. Lines are added to a file that is there
+/// if `append` says so.
 ///
 /// # Errors
-/// When the text cannot be made.
-pub fn lmdeploy_csv(points: &[(PointRecord, Vec<RequestRecord>)]) -> Result<Vec<u8>, ReportError> {
+/// When the file cannot be written.
+pub fn write_lmdeploy_csv(points: &[Measured], path: &Path, append: bool) -> Result<(), ReportError> {
+    let failed = |source| ReportError::Write { path: path.to_owned(), source };
+    let mut bytes = lmdeploy_csv(points)?;
+    if append && path.exists() {
+        let header = bytes.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let mut all = fs::read(path).map_err(failed)?;
+        all.extend(bytes.drain(header..));
+        bytes = all;
+    }
+    write_atomically(path, &bytes).map_err(failed)
+}
+
+fn lmdeploy_csv(points: &[Measured]) -> Result<Vec<u8>, ReportError> {
     let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     let mut header = None;
-    for (point, records) in points.iter().filter(|(point, _)| point.status == PointStatus::Ok) {
-        let Some((method, cells)) = point.method.and_then(|method| Some((method, row(method, point, records)?))) else {
-            continue;
-        };
+    for (point, records) in points {
+        let Some((method, cells)) = of_script(point, records) else { continue };
         if header.replace(method).is_none() {
             csv.write_record(columns(method))?;
         }
@@ -40,8 +55,14 @@ pub fn lmdeploy_csv(points: &[(PointRecord, Vec<RequestRecord>)]) -> Result<Vec<
     csv.into_inner().map_err(|error| ReportError::WriteCsv(error.into_error().into()))
 }
 
+/// The method of a load point and the script's figures of it, one for each of its [`columns`].
+pub(super) fn of_script(point: &PointRecord, records: &[RequestRecord]) -> Option<(Method, Vec<String>)> {
+    let method = point.method?;
+    Some((method, row(method, point, records)?))
+}
+
 /// The header of the script's file, misspelled as it is there.
-fn columns(method: Method) -> &'static [&'static str] {
+pub(super) fn columns(method: Method) -> &'static [&'static str] {
     match method {
         Method::Tis | Method::Api => &[
             "batch",
@@ -209,7 +230,12 @@ fn serving_row(point: &PointRecord, figures: &ServingFigures) -> Vec<String> {
     let nothing = String::new;
     let count = |count: u64| count.to_string();
     let per_s = |count: u64| python_float(count as f64 / figures.duration_s);
-    let mut cells = vec!["lmdeploy".to_owned(), "sharegpt".to_owned(), answer, nothing(), nothing()];
+    let backend = match point.engine.as_str() {
+        "vllm" => "vllm",
+        "sglang" => "sglang-oai",
+        _ => "lmdeploy",
+    };
+    let mut cells = vec![backend.to_owned(), "sharegpt".to_owned(), answer, nothing(), nothing()];
     cells.extend([python_float(0.0), rate, count(figures.completed), count(figures.input_tokens)]);
     cells.extend([count(figures.output_tokens), python_float(figures.duration_s), per_s(figures.completed)]);
     cells.extend([per_s(figures.input_tokens), per_s(figures.output_tokens)]);
@@ -288,8 +314,8 @@ mod tests {
             let request = RequestRecord { output_tokens_asked: Some(4), ..streamed(0, &[20, 30, 40, 45], 4) };
             (point, vec![request])
         };
-        let failed = (PointRecord { status: PointStatus::Failed, ..measured(3).0 }, Vec::new());
-        let text = String::from_utf8(lmdeploy_csv(&[measured(1), failed, measured(2)]).unwrap()).unwrap();
+        let unanswered = (measured(3).0, Vec::new());
+        let text = String::from_utf8(lmdeploy_csv(&[measured(1), unanswered, measured(2)]).unwrap()).unwrap();
         assert_eq!(
             text,
             "batch,prompt_tokens,completion_tokens,throughput(out tok/s),mem(GB),FTL(ave)(s),FTL(min)(s),FTL(max)(s),\

@@ -31,6 +31,12 @@ impl Row {
         missed(bounds, |column| self.number(column))
     }
 
+    /// What a reader has to know before the figures are believed, a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.summary.iter().flat_map(Summary::warnings).chain(self.note.clone()).collect()
+    }
+
     /// What is in a column of the results; null when it is empty.
     #[must_use]
     pub fn value(&self, column: &str) -> Value {

@@ -180,7 +180,11 @@ impl ServingFigures {
         let completed: Vec<&RequestRecord> = measured().filter(|record| is_success(record)).collect();
         let since_sent = |record: &RequestRecord, at_ns: u64| at_ns.saturating_sub(record.sent_ns) as f64 / 1e6;
         let e2e = |record: &RequestRecord| since_sent(record, record.end_ns);
-        let ttft = |record: &RequestRecord| record.first_token_ns.map_or(0.0, |at_ns| since_sent(record, at_ns));
+        // An answer that does not stream is all there at once.
+        let first_ns = |record: &RequestRecord| {
+            record.first_token_ns.or((!record.output_text.is_empty()).then_some(record.end_ns))
+        };
+        let ttft = |record: &RequestRecord| first_ns(record).map_or(0.0, |at_ns| since_sent(record, at_ns));
         let asked = |record: &RequestRecord| record.output_tokens_asked.unwrap_or_default();
         let tpot = |record: &RequestRecord| (e2e(record) - ttft(record)) / f64::from(asked(record) - 1);
         let gaps = |record: &RequestRecord| -> Vec<f64> {
@@ -202,7 +206,8 @@ impl ServingFigures {
 
 /// The script looks at no server's count.
 fn is_success(record: &RequestRecord) -> bool {
-    record.status == RequestStatus::Ok || record.error.as_ref().is_some_and(|error| error.kind == "length")
+    record.status == RequestStatus::Ok
+        || record.error.as_ref().is_some_and(|error| ["length", "usage"].contains(&error.kind.as_str()))
 }
 
 #[cfg(test)]

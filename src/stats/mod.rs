@@ -10,6 +10,7 @@
 
 mod bootstrap;
 mod certificate;
+mod counts;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod goodput;
@@ -17,6 +18,7 @@ mod interval;
 pub mod lmdeploy;
 mod percentile;
 mod pool;
+mod repeats;
 mod search;
 mod series;
 mod server_said;
@@ -30,17 +32,17 @@ mod verdict;
 
 pub use bootstrap::percentile_difference;
 pub use certificate::{Cadence, ClientLimit, Reported, advice, certify};
+pub use counts::{InputTokensDifference, TokensBelowChunks};
 pub use goodput::Goodput;
 pub use interval::Interval;
 pub use percentile::{Distribution, percentile};
+pub use repeats::Repeats;
 pub use search::{SearchState, SearchStep, search_loads};
 pub use series::{Outcome, SeriesState, series_columns, series_state};
 pub use server_said::ServerFigures;
 pub use steady::Steady;
 pub use summarizer::{Samples, Summarizer, summarize};
-pub use summary::{
-    ClientVerdict, InputTokensDifference, Latency, OutputTokensSource, Rates, Requests, Summary, Trust, Volume,
-};
+pub use summary::{ClientVerdict, Latency, OutputTokensSource, Rates, Requests, Summary, Trust, Volume};
 pub use threshold::{Miss, missed};
 pub use until::UntilState;
 pub use verdict::{Verdict, Wanted};

@@ -1,22 +1,29 @@
 use crate::record::{PointRecord, RequestKind, RequestRecord, RequestStatus};
+use crate::stats::counts::{InputComparison, OutputComparison};
 use crate::stats::goodput::keeps;
 use crate::stats::percentile::mean;
 use crate::stats::pool::Pool;
+use crate::stats::repeats::SentPrompts;
 use crate::stats::server_said::AllSaid;
 use crate::stats::timing::Timing;
 use crate::stats::{
-    ClientLimit, ClientVerdict, Distribution, Goodput, InputTokensDifference, Latency, OutputTokensSource, Rates,
-    Reported, Requests, Steady, Summary, Trust, Volume, percentile,
+    ClientLimit, ClientVerdict, Distribution, Goodput, Latency, OutputTokensSource, Rates, Reported, Requests, Steady,
+    Summary, Trust, Volume, percentile,
 };
+
+/// A request that was sent more than this after it was due was late: ten times what an unhindered one takes.
+const LATE_NS: u64 = 1_000_000;
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 72 bytes for each good request, 24 more where the server tells its own times, and at most 8 MiB for all gaps
-/// between chunks.
+/// It holds 80 bytes for each good request, 24 more where the server tells its own times, the numbers of the prompts, and at
+/// most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     last_end_ns: u64,
     requests: Requests,
+    late: u64,
+    held: u64,
     all_sent_ns: Option<Span>,
     window_ns: Option<Span>,
     input_tokens: Total,
@@ -26,6 +33,9 @@ pub struct Summarizer {
     gaps: Pool,
     server: AllSaid,
     input_comparison: InputComparison,
+    input_tokens_sent: Total,
+    output_comparison: OutputComparison,
+    prompts: SentPrompts,
 }
 
 /// The values of single requests, each in ascending order: what a comparison resamples.
@@ -50,10 +60,13 @@ impl Summarizer {
     /// Takes one request into account, in any order; a warm-up request changes only [`Summary::load_s`].
     pub fn add(&mut self, record: &RequestRecord) {
         self.last_end_ns = self.last_end_ns.max(record.end_ns);
+        self.prompts.add(record);
         match record.kind {
             RequestKind::Warmup => return,
             RequestKind::Measure => self.requests.sent += 1,
         }
+        self.late += u64::from(record.sent_ns.saturating_sub(record.due_ns) > LATE_NS);
+        self.held += u64::from(record.free_ns.is_some_and(|free_ns| free_ns > record.due_ns));
         extend(&mut self.all_sent_ns, record.sent_ns, record.sent_ns);
         match record.status {
             RequestStatus::Ok => self.add_ok(record),
@@ -70,6 +83,8 @@ impl Summarizer {
         self.output_tokens.add(record.output_tokens);
         self.add_source(record);
         self.input_comparison.add(record);
+        self.input_tokens_sent.add(record.input_tokens_sent);
+        self.output_comparison.add(record);
         record.server.iter().for_each(|said| self.server.add(said));
         self.timings.push(timing);
         // Times that are not in order enter nothing; no honest record has any.
@@ -91,6 +106,10 @@ impl Summarizer {
     pub fn finish(mut self, point: &PointRecord) -> Summary {
         self.timings.sort_unstable_by_key(|timing| timing.sent_ns);
         let open_loop = point.arrival != "closed";
+        let bounded = open_loop && point.concurrency.is_some();
+        let from_due = |figure: fn(&Timing) -> Option<f64>, is_known: bool| {
+            is_known.then(|| Distribution::of(self.each(figure))).flatten()
+        };
         let volume = self.volume();
         let rates = self.rates(&volume, point.server.gpus);
         let energy_j_per_output_token = quotient(point.server.gpu_energy_j, volume.output_tokens.map(|n| n as f64));
@@ -101,7 +120,9 @@ impl Summarizer {
             ttft_ms: Distribution::of(self.each(Timing::ttft_ms)),
             tpot_ms: Distribution::of(self.each(Timing::tpot_ms)),
             e2e_ms: Distribution::of(self.each(Timing::e2e_ms)),
-            e2e_from_due_ms: open_loop.then(|| Distribution::of(self.each(Timing::e2e_from_due_ms))).flatten(),
+            e2e_from_due_ms: from_due(Timing::e2e_from_due_ms, open_loop),
+            ttft_from_due_ms: from_due(Timing::ttft_from_due_ms, open_loop),
+            cap_wait_ms: from_due(Timing::cap_wait_ms, bounded),
             itl_ms: self.gaps.distribution(),
         };
         let client_limits = ClientLimit::all(&point.client, dispatch_lag_ms_p99, Reported::of(&latency));
@@ -113,8 +134,12 @@ impl Summarizer {
             client_limits,
             request_rate_reached: send_rate(self.requests.sent, self.all_sent_ns).filter(|_| open_loop),
             input_tokens_difference: self.input_comparison.difference(),
+            tokens_below_chunks: self.output_comparison.below(),
+            repeats: self.prompts.repeats(),
         };
-        let (requests, load_s) = (self.requests, self.last_end_ns as f64 / 1e9);
+        let (late, held) = (open_loop.then_some(self.late), bounded.then_some(self.held));
+        let requests = Requests { late, held, ..self.requests };
+        let load_s = self.last_end_ns as f64 / 1e9;
         let server = self.server.figures();
         Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, server, energy_j_per_output_token }
     }
@@ -152,6 +177,7 @@ impl Summarizer {
             input_tokens_mean: quotient(input_tokens.map(|n| n as f64), ok),
             output_tokens_mean: quotient(output_tokens.map(|n| n as f64), ok),
             output_tokens_source: self.source,
+            input_tokens_sent_mean: quotient(self.input_tokens_sent.known().map(|n| n as f64), ok),
         }
     }
 
@@ -231,32 +257,6 @@ impl Total {
     }
 }
 
-#[derive(Debug, Default)]
-struct InputComparison {
-    compared: u64,
-    differing: u64,
-    range: Option<(i64, i64)>,
-}
-
-impl InputComparison {
-    fn add(&mut self, record: &RequestRecord) {
-        let (Some(counted), Some(sent)) = (record.input_tokens, record.input_tokens_sent) else { return };
-        self.compared += 1;
-        if counted == sent {
-            return;
-        }
-        let difference = i64::from(counted) - i64::from(sent);
-        let (least, most) = self.range.unwrap_or((difference, difference));
-        self.differing += 1;
-        self.range = Some((least.min(difference), most.max(difference)));
-    }
-
-    fn difference(&self) -> Option<InputTokensDifference> {
-        let Self { compared, differing, .. } = *self;
-        self.range.map(|(least, most)| InputTokensDifference { compared, differing, least, most })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +280,7 @@ mod tests {
         point.client.cpu_share = Some(0.1);
         let it = summarize(&point, &[first, second]);
 
-        assert_eq!(it.requests, Requests { sent: 2, ok: 2, failed: 0, cut_off: 0 });
+        assert_eq!(it.requests, Requests { sent: 2, ok: 2, ..Requests::default() });
         close(it.volume.duration_s, 0.14);
         assert_eq!((it.volume.input_tokens, it.volume.output_tokens), (Some(200), Some(5)));
         close(it.volume.output_tokens_mean, 2.5);
@@ -328,9 +328,11 @@ mod tests {
         let failed = ended(RequestStatus::Failed, streamed(1, &[900], 7));
         let cut_off = ended(RequestStatus::CutOff, streamed(2, &[990], 7));
         let mut among_others = summarize(&point(), &[warmup(streamed(0, &[5000], 9)), failed, good, cut_off]);
-        assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1 });
+        assert_eq!(among_others.requests, Requests { sent: 3, ok: 1, failed: 1, cut_off: 1, ..Requests::default() });
         assert_eq!((among_others.load_s, alone.load_s), (5.005, 0.135));
         (among_others.requests, among_others.load_s) = (alone.requests, alone.load_s);
+        // All of them have the same prompt.
+        assert!(among_others.trust.repeats.take().is_some());
         assert_eq!(among_others, alone);
     }
 
@@ -389,7 +391,30 @@ mod tests {
         let failed = ended(RequestStatus::Failed, streamed(300, &[], 0));
         let it = summarize(&open_loop_point(), &[streamed(100, &[110], 1), streamed(200, &[210], 1), failed]);
         close(it.latency.e2e_from_due_ms.map(|e2e| e2e.mean), 11.0);
+        close(it.latency.ttft_from_due_ms.map(|ttft| ttft.mean), 11.0);
         close(it.trust.request_rate_reached, 10.0);
+        assert_eq!((it.requests.late, it.requests.held, it.latency.cap_wait_ms), (Some(0), None, None));
+    }
+
+    #[test]
+    fn what_was_late_and_what_waited_at_the_bound_is_counted() {
+        let due_at =
+            |due, free, record: RequestRecord| RequestRecord { due_ns: due * MS, free_ns: Some(free * MS), ..record };
+        let records = [
+            streamed(100, &[110], 1),
+            due_at(190, 199, streamed(200, &[215], 1)),
+            due_at(290, 299, ended(RequestStatus::Failed, streamed(300, &[], 0))),
+        ];
+        let bounded = PointRecord { concurrency: Some(1), ..open_loop_point() };
+        let it = summarize(&bounded, &records);
+        assert_eq!((it.requests.late, it.requests.held), (Some(2), Some(2)));
+        let waits = it.latency.cap_wait_ms.unwrap();
+        assert_eq!((waits.min, waits.mean, waits.max), (0.0, 4.5, 9.0));
+        close(it.latency.ttft_from_due_ms.map(|ttft| ttft.max), 25.0);
+        close(it.latency.ttft_ms.map(|ttft| ttft.max), 15.0);
+        let closed = summarize(&point(), &records);
+        assert_eq!((closed.requests.late, closed.requests.held), (None, None));
+        assert_eq!((closed.latency.ttft_from_due_ms, closed.latency.cap_wait_ms), (None, None));
     }
 
     #[test]
@@ -420,6 +445,39 @@ mod tests {
         );
         let found = difference(&[counted(90, Some(100)), counted(103, Some(100))]).unwrap();
         assert_eq!((found.least, found.most, found.differing), (-10, 3, 2));
+    }
+
+    #[test]
+    fn our_own_count_of_the_prompts_is_kept_beside_the_servers() {
+        let first = RequestRecord { input_tokens: Some(101), ..streamed(100, &[110], 1) };
+        let second = RequestRecord { input_tokens: Some(103), ..streamed(200, &[210], 1) };
+        let it = summarize(&point(), &[first.clone(), second]);
+        close(it.volume.input_tokens_mean, 102.0);
+        close(it.volume.input_tokens_sent_mean, 100.0);
+        let uncounted = RequestRecord { input_tokens_sent: None, ..streamed(200, &[210], 1) };
+        assert_eq!(summarize(&point(), &[first, uncounted]).volume.input_tokens_sent_mean, None);
+    }
+
+    #[test]
+    fn prompts_that_were_sent_again_are_told_of() {
+        let with = |prompt, record: RequestRecord| RequestRecord { prompt, ..record };
+        let own = [with(0, warmup(streamed(0, &[10], 1))), with(1, streamed(100, &[200], 1))];
+        assert_eq!(summarize(&point(), &own).warnings(), [] as [&str; 0]);
+        let failed = with(1, ended(RequestStatus::Failed, streamed(200, &[], 0)));
+        let [first, second] = own;
+        let warnings = summarize(&point(), &[first, second, failed]).warnings();
+        assert!(warnings[1].starts_with("3 requests share 2 prompts; a server that caches prefixes"), "{warnings:?}");
+    }
+
+    #[test]
+    fn fewer_tokens_than_chunks_are_told_of_where_the_server_counted() {
+        let low = RequestRecord { request: 7, ..streamed(100, &[110, 120, 130], 1) };
+        let ours = RequestRecord { output_tokens_source: Some(TokenSource::Tokenizer), ..low.clone() };
+        let below = |records: &[RequestRecord]| summarize(&point(), records).trust.tokens_below_chunks;
+        assert_eq!(below(&[streamed(100, &[110], 4), ours.clone()]), None);
+        let found = below(&[streamed(100, &[110], 1), ours, low.clone(), low]).unwrap();
+        assert_eq!((found.compared, found.below), (3, 2));
+        assert!(found.to_string().contains("request 7: 3 chunks, 1 counted"), "{found}");
     }
 
     #[test]

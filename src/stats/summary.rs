@@ -1,7 +1,8 @@
-use std::fmt;
-
 use crate::record::TokenSource;
-use crate::stats::{ClientLimit, Distribution, Goodput, ServerFigures, Steady};
+use crate::stats::{
+    ClientLimit, Distribution, Goodput, InputTokensDifference, Repeats, ServerFigures, Steady, TokensBelowChunks,
+    advice,
+};
 
 /// The figures of one load point, in the groups of the results' columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,25 @@ pub struct Summary {
     pub energy_j_per_output_token: Option<f64>,
 }
 
+impl Summary {
+    /// What a reader has to know before the figures are believed, a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let Requests { sent, failed, .. } = self.requests;
+        let failures =
+            (failed > 0).then(|| format!("{failed} of {sent} requests failed; the figures are those of the others"));
+        let trust = &self.trust;
+        let all = [
+            failures,
+            trust.repeats.as_ref().map(Repeats::to_string),
+            trust.input_tokens_difference.as_ref().map(InputTokensDifference::to_string),
+            trust.tokens_below_chunks.as_ref().map(TokensBelowChunks::to_string),
+            advice(&trust.client_limits).map(|limited| format!("client_limited: {limited}")),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
 /// How many measured requests ended in which way.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Requests {
@@ -30,6 +50,11 @@ pub struct Requests {
     pub failed: u64,
     /// Ended by us: a time limit of the load point, or an interruption.
     pub cut_off: u64,
+    /// Those of any status that were sent more than 1 ms after they were due, whatever the cause: the bound on requests
+    /// under way, a connection to be made, a slow client. Open loop only.
+    pub late: Option<u64>,
+    /// Those of any status that the bound on requests under way kept waiting; open loop with such a bound only.
+    pub held: Option<u64>,
 }
 
 /// How much was measured.
@@ -47,6 +72,8 @@ pub struct Volume {
     /// `output_tokens` / requests ok.
     pub output_tokens_mean: Option<f64>,
     pub output_tokens_source: Option<OutputTokensSource>,
+    /// Sum of our own counts of the prompts / requests ok, whatever the server counted.
+    pub input_tokens_sent_mean: Option<f64>,
 }
 
 /// Where the counts of output tokens were read.
@@ -102,6 +129,11 @@ pub struct Latency {
     pub e2e_ms: Option<Distribution>,
     /// Last chunk with text - due, over the requests with text; open loop only.
     pub e2e_from_due_ms: Option<Distribution>,
+    /// First chunk with text - due, over the requests that streamed; open loop only.
+    pub ttft_from_due_ms: Option<Distribution>,
+    /// When the bound on requests under way let a request go - due, 0 for one that did not wait, over all requests; open
+    /// loop with such a bound only.
+    pub cap_wait_ms: Option<Distribution>,
 }
 
 /// Whether the client measured the server or itself.
@@ -117,6 +149,10 @@ pub struct Trust {
     pub request_rate_reached: Option<f64>,
     /// `None` when every count agrees, or when nothing can be compared.
     pub input_tokens_difference: Option<InputTokensDifference>,
+    /// `None` when no request has more chunks with text than the server counted tokens.
+    pub tokens_below_chunks: Option<TokensBelowChunks>,
+    /// `None` when every request had a prompt of its own.
+    pub repeats: Option<Repeats>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -133,35 +169,6 @@ impl ClientVerdict {
         match self {
             Self::Ok => "ok",
             Self::ClientLimited => "client_limited",
-        }
-    }
-}
-
-/// How the recorded input tokens (the server's count, where it gives one) differ from our count of the prompts sent.
-///
-/// Over the requests that have both counts. Its text is a sentence for a warning.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct InputTokensDifference {
-    /// Requests that have both counts.
-    pub compared: u64,
-    /// Those among them whose counts differ.
-    pub differing: u64,
-    /// The smallest and the largest (recorded - sent) of the differing ones, in tokens.
-    pub least: i64,
-    pub most: i64,
-}
-
-impl fmt::Display for InputTokensDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { compared, differing, least, most } = self;
-        write!(
-            f,
-            "in {differing} of {compared} requests the server's count of input tokens differs from what was sent "
-        )?;
-        if least == most {
-            write!(f, "by {least:+}: most often a token or a template that the server adds")
-        } else {
-            write!(f, "by {least:+} to {most:+}: the server may use another tokenizer, or cut prompts")
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::record::RequestRecord;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     due_ns: u64,
+    /// When the bound on requests under way let it go.
+    free_ns: u64,
     /// When nothing but the client itself kept it from being sent.
     ready_ns: u64,
     pub(super) sent_ns: u64,
@@ -22,6 +24,7 @@ impl Timing {
         let free_ns = record.free_ns.unwrap_or_default().max(record.due_ns);
         Self {
             due_ns: record.due_ns,
+            free_ns,
             ready_ns: free_ns.saturating_add(record.connect_ns.unwrap_or_default()).min(record.sent_ns),
             sent_ns: record.sent_ns,
             first_token_ns: record.first_token_ns,
@@ -52,6 +55,15 @@ impl Timing {
 
     pub(super) fn e2e_from_due_ms(&self) -> Option<f64> {
         milliseconds(self.due_ns, self.answered_ns?)
+    }
+
+    pub(super) fn ttft_from_due_ms(&self) -> Option<f64> {
+        milliseconds(self.due_ns, self.first_token_ns?)
+    }
+
+    /// How long the bound on requests under way kept it; 0 if it did not.
+    pub(super) fn cap_wait_ms(&self) -> Option<f64> {
+        milliseconds(self.due_ns, self.free_ns)
     }
 
     /// (E2E - TTFT) / (n - 1); `None` below two output tokens.

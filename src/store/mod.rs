@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <home>/store/<kind>/<key>/{material.json, output/…}    whole or not there
-//! <home>/store/{tmp, locks, hashes.json}
+//! <home>/store/{tmp, locks, counts, hashes.json}
 //! <home>/runs/<manifest name>/<run id>/…, and a link `latest` beside it
 //! ```
 //!

@@ -52,6 +52,12 @@ impl Store {
         &self.root
     }
 
+    /// Where lengths of conversations are kept, which take long to count and little to lose.
+    #[must_use]
+    pub fn counts(&self) -> PathBuf {
+        self.root.join("counts")
+    }
+
     /// Every output that is there, whole.
     pub fn keys(&self) -> Result<HashSet<StepKey>, StoreError> {
         let mut keys = HashSet::new();
@@ -123,8 +129,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes what makers that died have left. Nobody may be making anything: see [`Store::in_use`].
+    /// Removes what makers that died have left, and what is easily made again. Nobody may be making anything: see
+    /// [`Store::in_use`].
     pub fn clear_leftovers(&self) -> Result<(), StoreError> {
+        let counts = self.counts();
+        if counts.exists() {
+            fs::remove_dir_all(&counts).map_err(StoreError::at("remove", &counts))?;
+        }
         for left in folders_in(&self.root.join("tmp"))? {
             fs::remove_dir_all(&left).map_err(StoreError::at("remove", &left))?;
         }

@@ -1,4 +1,4 @@
-//! Tokenizers of three kinds and a load point, for tests.
+//! Tokenizers of several kinds and a load point, for tests.
 
 use std::collections::HashSet;
 
@@ -7,8 +7,13 @@ use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::Whitespace;
+use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use super::Tokenizer;
 use crate::spec::{Arrival, Data, LoadPoint, Output, OutputMode, OutputTokens, Protocol, Sampling, Volume};
@@ -39,6 +44,32 @@ pub(super) fn metaspace() -> tokenizers::Tokenizer {
     let part = Metaspace::new('▁', PrependScheme::Always, true);
     tokenizer.with_pre_tokenizer(Some(part.clone())).with_decoder(Some(part));
     trained(tokenizer, false)
+}
+
+/// Splits off each digit before anything else, as SmolLM does.
+pub(super) fn digits() -> tokenizers::Tokenizer {
+    in_parts(Digits::new(true).into(), true)
+}
+
+/// Splits by an expression, as Llama 3 and Qwen 2 do.
+pub(super) fn splitting(pattern: &str) -> tokenizers::Tokenizer {
+    let pattern = SplitPattern::Regex(pattern.to_owned());
+    in_parts(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).unwrap().into(), false)
+}
+
+fn in_parts(first: PreTokenizerWrapper, use_regex: bool) -> tokenizers::Tokenizer {
+    let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
+    let bytes = ByteLevel::new(false, true, use_regex);
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![first, bytes.into()]))).with_decoder(Some(bytes));
+    trained(tokenizer, true)
+}
+
+/// Makes one word of the whole text, with `▁` for spaces, as Llama 2 does.
+pub(super) fn prepended() -> tokenizers::Tokenizer {
+    let spaces = [Prepend::new("▁".to_owned()).into(), Replace::new(" ", "▁").unwrap().into()];
+    let mut tokenizer = metaspace();
+    tokenizer.with_pre_tokenizer(None::<Metaspace>).with_normalizer(Some(Normalizers::new(spaces.into()))).unwrap();
+    tokenizer
 }
 
 pub(super) fn words() -> tokenizers::Tokenizer {

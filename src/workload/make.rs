@@ -25,10 +25,12 @@ pub fn make(
     tokenizer: Result<&Tokenizer, &str>,
 ) -> Result<Workload, WorkloadError> {
     let recipe = Recipe { point, seed: point.own_prompt_seed(), tokenizer };
+    let counting = source.map(|source| &source.counting);
     let (mut prompts, due_ns) = match (&point.data, source.map(|source| &source.content)) {
         (Data::Synthetic(synthetic), _) => (recipe.random(synthetic)?, None),
         (Data::Sharegpt(PromptFile { sampler: Some(sampler), .. }), Some(Held::Conversations(conversations))) => {
-            sharegpt::chosen(point, *sampler, conversations, recipe.tokenizer()?)?
+            let counting = counting.cloned().unwrap_or_default();
+            sharegpt::chosen(point, *sampler, conversations, &counting, recipe.tokenizer()?)?
         }
         (
             Data::Jsonl(file) | Data::Sharegpt(file) | Data::HfDataset(file) | Data::Csv(file),

@@ -4,11 +4,14 @@
 //! request is sent.
 
 mod conversation;
+mod counter;
+mod counts;
 mod draw;
 mod error;
 #[cfg(test)]
 mod fixture;
 mod make;
+mod pairs;
 mod parquet;
 mod prompt;
 mod python_random;
@@ -20,6 +23,7 @@ mod synthetic;
 mod tokenizer;
 mod trace;
 mod unique;
+mod words;
 
 pub use error::{Place, WorkloadError};
 pub use make::make;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek as _};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use serde::de::{Deserializer as _, SeqAccess, Visitor};
@@ -40,19 +40,36 @@ impl Broken {
     }
 }
 
-/// Parquet, a JSON list of objects, or one JSON object a line, by what the file begins with.
+/// What a file is, by what it begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Parquet,
+    JsonList,
+    JsonLines,
+}
+
+impl Kind {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let mut reader = BufReader::with_capacity(1 << 12, File::open(path)?);
+        if reader.fill_buf()?.starts_with(b"PAR1") {
+            return Ok(Self::Parquet);
+        }
+        skip_byte_order_mark(&mut reader)?;
+        let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
+        Ok(if first == Some(&b'[') { Self::JsonList } else { Self::JsonLines })
+    }
+}
+
+/// Parquet, a JSON list of objects, or one JSON object a line.
 pub(super) fn json_or_parquet(path: &Path, take: Take<'_>) -> Result<(), Broken> {
-    let mut file = File::open(path)?;
-    let mut start = Vec::new();
-    Read::by_ref(&mut file).take(4).read_to_end(&mut start)?;
-    file.rewind()?;
-    if start == *b"PAR1" {
+    let kind = Kind::of(path)?;
+    let file = File::open(path)?;
+    if kind == Kind::Parquet {
         return parquet::rows(file, take);
     }
     let mut reader = BufReader::with_capacity(1 << 18, file);
     skip_byte_order_mark(&mut reader)?;
-    let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first == Some(&b'[') { list(reader, take) } else { lines(reader, take) }
+    if kind == Kind::JsonList { list(reader, take) } else { lines(reader, take) }
 }
 
 pub(super) fn skip_byte_order_mark(reader: &mut impl BufRead) -> io::Result<()> {

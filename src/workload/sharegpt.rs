@@ -1,13 +1,14 @@
 //! Requests chosen out of a ShareGPT file as LMDeploy's scripts chose them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
-use serde_json::Value;
 
 use super::conversation::{Conversation, Turn};
+use super::counter::Counter;
+use super::counts::{Counting, Fitting};
 use super::python_random::{NumpyRandom, PythonRandom};
-use super::rows::Row;
 use super::{Content, Prompt, Tokenizer, WorkloadError};
 use crate::spec::{Arrival, LoadPoint, Method, Sampler, Volume};
 
@@ -22,18 +23,6 @@ const PAUSE_AFTER_WARMUP_S: f64 = 1.5;
 /// Conversations counted at a time where not all of them are.
 const COUNTED_AT_A_TIME: usize = 2048;
 
-/// The texts of a row's first two entries, whoever speaks in them; `None` for a row with fewer.
-pub(super) fn first_pair(row: &Row) -> Result<Option<Conversation>, String> {
-    let entries = row.get("conversations").and_then(Value::as_array).ok_or("it has no list `conversations`")?;
-    let [prompt, answer, ..] = entries.as_slice() else { return Ok(None) };
-    let text = |entry: &Value| {
-        let value = entry.get("value").and_then(Value::as_str).map(ToOwned::to_owned);
-        value.ok_or("an entry of `conversations` has no text `value`")
-    };
-    let turn = Turn { content: Content::Text(text(prompt)?), answer: Some(text(answer)?), output_tokens: None };
-    Ok(Some(Conversation { turns: vec![turn] }))
-}
-
 /// What a script sends for `point`, and when it is due if the script says so. Its warm-up, if it has one, sends the
 /// first of the requests beforehand. Blocks; uses all cores.
 #[expect(clippy::type_complexity, reason = "the two halves of a workload")]
@@ -41,6 +30,7 @@ pub(super) fn chosen(
     point: &LoadPoint,
     sampler: Sampler,
     conversations: &[Conversation],
+    counting: &Counting,
     tokenizer: &Tokenizer,
 ) -> Result<(Vec<Prompt>, Option<Arc<[u64]>>), WorkloadError> {
     let Volume::Requests(requests) = point.volume else {
@@ -52,9 +42,11 @@ pub(super) fn chosen(
         // As the script's: the same for all load points.
         seed: point.prompt_seed,
         output_tokens: point.output.tokens.number(),
+        conversations,
+        counting,
         tokenizer,
     };
-    let prompts = choice.of(conversations)?;
+    let prompts = choice.prompts()?;
     let warmup = usize::try_from(point.warmup_requests).unwrap_or(usize::MAX);
     let repeated = prompts.iter().cycle().take(if prompts.is_empty() { 0 } else { warmup });
     Ok((repeated.chain(&prompts).cloned().collect(), moments(point, requests)))
@@ -85,36 +77,38 @@ struct Choice<'a> {
     seed: u64,
     /// Stands in for the length of every answer, and lifts the bound on prompt and answer together.
     output_tokens: Option<u32>,
+    conversations: &'a [Conversation],
+    counting: &'a Counting,
     tokenizer: &'a Tokenizer,
 }
 
 impl Choice<'_> {
     /// The requests in the script's order.
-    fn of(&self, conversations: &[Conversation]) -> Result<Vec<Prompt>, WorkloadError> {
+    fn prompts(&self) -> Result<Vec<Prompt>, WorkloadError> {
         let mut random = PythonRandom::seeded(self.seed);
-        let mut order: Vec<usize> = (0..conversations.len()).collect();
-        match self.sampler {
-            Sampler::AllThenDraw => {}
+        let mut order: Vec<usize> = (0..self.conversations.len()).collect();
+        let fitting = match self.sampler {
+            Sampler::AllThenDraw => self.all_fitting(&order)?,
             Sampler::DrawTwice => {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "Python's int()")]
                 let drawn = ((self.requests as f64 * 1.2) as usize).max(FEWEST_DRAWN);
                 order = random.sample(order.len(), drawn).ok_or_else(|| too_few(order.len(), drawn))?;
+                self.fitting(&order)?
             }
             Sampler::Shuffle => {
                 random.shuffle(&mut order);
-                return self.first_fitting(conversations, &order);
+                return Ok(self.first_fitting(&order)?.into_iter().map(|it| self.prompt(it)).collect());
             }
-        }
-        let fitting = self.fitting(conversations, &order)?;
+        };
         let chosen = random.sample(fitting.len(), self.requests);
         let chosen = chosen.ok_or_else(|| too_few(fitting.len(), self.requests))?;
-        Ok(chosen.into_iter().map(|at| fitting[at].clone()).collect())
+        Ok(chosen.into_iter().map(|at| self.prompt(fitting[at])).collect())
     }
 
-    fn first_fitting(&self, conversations: &[Conversation], order: &[usize]) -> Result<Vec<Prompt>, WorkloadError> {
+    fn first_fitting(&self, order: &[usize]) -> Result<Vec<Fitting>, WorkloadError> {
         let mut found = Vec::new();
         for some in order.chunks(COUNTED_AT_A_TIME) {
-            found.extend(self.fitting(conversations, some)?);
+            found.extend(self.fitting(some)?);
             if found.len() >= self.requests {
                 found.truncate(self.requests);
                 return Ok(found);
@@ -123,32 +117,49 @@ impl Choice<'_> {
         Err(too_few(found.len(), self.requests))
     }
 
-    /// Those of these conversations whose lengths fit, in this order.
-    fn fitting(&self, conversations: &[Conversation], order: &[usize]) -> Result<Vec<Prompt>, WorkloadError> {
-        let prompt = |&at: &usize| self.prompt(&conversations[at]).transpose();
-        order.par_iter().filter_map(prompt).collect()
+    /// As [`Self::fitting`]; what was counted before is not counted again.
+    fn all_fitting(&self, order: &[usize]) -> Result<Vec<Fitting>, WorkloadError> {
+        match &self.counting.kept {
+            Some(kept) => kept.or_count(self.tokenizer, self.output_tokens, order.len(), || self.fitting(order)),
+            None => self.fitting(order),
+        }
     }
 
-    fn prompt(&self, conversation: &Conversation) -> Result<Option<Prompt>, WorkloadError> {
-        let [Turn { content: Content::Text(text), answer: Some(answer), .. }] = conversation.turns.as_slice() else {
+    /// Those of these conversations whose lengths fit, in this order.
+    fn fitting(&self, order: &[usize]) -> Result<Vec<Fitting>, WorkloadError> {
+        let with_special = self.sampler == Sampler::Shuffle;
+        let part = |part: &[usize]| {
+            let mut counter = Counter::new(self.tokenizer, with_special)?;
+            let mut found = Vec::new();
+            for &at in part {
+                found.extend(self.lengths(at, &mut counter)?);
+                self.counting.done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(found)
+        };
+        // A part for each core: a counter is the faster the more it has seen.
+        let parts = order.par_chunks(order.len().div_ceil(rayon::current_num_threads()).max(1)).map(part);
+        Ok(parts.collect::<Result<Vec<_>, WorkloadError>>()?.concat())
+    }
+
+    fn lengths<'c>(&'c self, at: usize, counter: &mut Counter<'c>) -> Result<Option<Fitting>, WorkloadError> {
+        let [Turn { content: Content::Text(text), answer: Some(answer), .. }] = &*self.conversations[at].turns else {
             return Ok(None);
         };
-        let input = self.count(text)?;
-        if !(FEWEST..=LONGEST_PROMPT).contains(&input) {
+        let Some(input) = counter.count(text, LONGEST_PROMPT)?.filter(|&input| input >= FEWEST) else {
             return Ok(None);
-        }
-        let output = self.output_tokens.map_or_else(|| self.count(answer), Ok)?;
-        let together = self.output_tokens.map_or_else(|| input.saturating_add(output), |_| 0);
-        let fits = output >= FEWEST && together <= LONGEST_TOGETHER;
-        let prompt = || Prompt { output_tokens: Some(output), ..Prompt::of_text(text.clone(), Some(input)) };
-        Ok(fits.then(prompt))
+        };
+        let output = match self.output_tokens {
+            Some(output) => Some(output),
+            None => counter.count(answer, LONGEST_TOGETHER - input)?,
+        };
+        Ok(output.filter(|&output| output >= FEWEST).map(|output| Fitting(at, input, output)))
     }
 
-    fn count(&self, text: &str) -> Result<u32, WorkloadError> {
-        match self.sampler {
-            Sampler::AllThenDraw | Sampler::DrawTwice => self.tokenizer.count(text),
-            Sampler::Shuffle => self.tokenizer.count_with_special(text),
-        }
+    fn prompt(&self, fitting: Fitting) -> Prompt {
+        let text = self.conversations[fitting.at()].turns[0].content.text().into_owned();
+        let prompt = Prompt::of_text(text, Some(fitting.input_tokens()));
+        Prompt { output_tokens: Some(fitting.output_tokens()), ..prompt }
     }
 }
 
@@ -158,22 +169,19 @@ fn too_few(found: usize, wanted: usize) -> WorkloadError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::spec::{Data, OutputTokens, Spacing};
     use crate::workload::fixture::{loaded, point, words};
 
-    /// Conversations of which one in ten has one entry only; each prompt begins with its number.
+    /// Conversations without every tenth, which has one entry only; each prompt begins with its number.
     fn conversations() -> Vec<Conversation> {
-        let entry = |text: String| json!({"from": "gpt", "value": text});
-        let row = |index: usize| {
-            let prompt = entry([index.to_string(), " dog".repeat(index * 37 % 1100)].concat());
-            let answer = entry(vec!["fox"; index * 53 % 1500 + 1].join(" "));
-            let entries = if index % 10 == 9 { vec![prompt] } else { vec![prompt, answer] };
-            Row::from_iter([("conversations".to_owned(), Value::Array(entries))])
+        let talk = |index: usize| {
+            let prompt = [index.to_string(), " dog".repeat(index * 37 % 1100)].concat();
+            let answer = vec!["fox"; index * 53 % 1500 + 1].join(" ");
+            let turn = Turn { content: Content::Text(prompt), answer: Some(answer), output_tokens: None };
+            Conversation { turns: vec![turn] }
         };
-        (0..1700).filter_map(|index| first_pair(&row(index)).unwrap()).collect()
+        (0..1700).filter(|index| index % 10 != 9).map(talk).collect()
     }
 
     fn number(prompt: &Prompt) -> usize {
@@ -195,8 +203,10 @@ mod tests {
     fn the_same_seed_gives_the_same_prompts_in_the_same_order_as_the_script() {
         let (conversations, tokenizer) = (conversations(), loaded(&words()));
         let check = |sampler, seed, output_tokens, expected: [(usize, u32, u32); 4], sum| {
-            let choice = Choice { sampler, requests: 200, seed, output_tokens, tokenizer: &tokenizer };
-            assert_eq!(shown(&choice.of(&conversations).unwrap()), (expected.to_vec(), sum), "{sampler:?}");
+            let (conversations, counting) = (&conversations, &Counting::default());
+            let choice =
+                Choice { sampler, requests: 200, seed, output_tokens, conversations, counting, tokenizer: &tokenizer };
+            assert_eq!(shown(&choice.prompts().unwrap()), (expected.to_vec(), sum), "{sampler:?}");
         };
         let first = [(1023, 452, 220), (1111, 408, 384), (115, 956, 96), (696, 453, 889)];
         check(Sampler::AllThenDraw, 0, None, first, 863_568);
@@ -216,8 +226,9 @@ mod tests {
             (Sampler::DrawTwice, 1500, "1530 conversations of fitting length are fewer than the 1800"),
             (Sampler::Shuffle, 5000, "conversations of fitting length are fewer than the 5000"),
         ] {
-            let choice = Choice { sampler, requests, seed: 0, output_tokens: None, tokenizer: &tokenizer };
-            let error = choice.of(&conversations).unwrap_err().to_string();
+            let (conversations, counting, tokenizer) = (&conversations, &Counting::default(), &tokenizer);
+            let choice = Choice { sampler, requests, seed: 0, output_tokens: None, conversations, counting, tokenizer };
+            let error = choice.prompts().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -229,19 +240,12 @@ mod tests {
         let arrival = Arrival::Open { spacing: Spacing::Poisson, rate: 2.0, max_concurrency: None };
         let mut point = LoadPoint { prompt_seed: 1, arrival, method: Some(Method::Serving), ..point(data) };
         point.output.tokens = OutputTokens::FROM_DATA;
-        let (prompts, due_ns) = chosen(&point, Sampler::Shuffle, &conversations, &tokenizer).unwrap();
+        let (prompts, due_ns) =
+            chosen(&point, Sampler::Shuffle, &conversations, &Counting::default(), &tokenizer).unwrap();
         assert_eq!(prompts.iter().map(number).collect::<Vec<_>>(), [935, 935, 175, 905]);
         let due_s: Vec<f64> = due_ns.unwrap().iter().map(|&ns| ns as f64 / 1e9).collect();
         for (due, expected) in due_s.iter().zip([0.0, 1.5, 1.769_802_918, 2.406_865_544]) {
             assert!((due - expected).abs() < 1e-8, "{due_s:?}");
         }
-    }
-
-    #[test]
-    fn rows_without_text_are_named() {
-        let row = |value: Value| Row::from_iter([("conversations".to_owned(), value)]);
-        assert_eq!(first_pair(&row(json!([{"value": "a"}]))), Ok(None));
-        assert!(first_pair(&row(json!([{"value": 1}, {"value": "a"}]))).is_err());
-        assert!(first_pair(&Row::new()).is_err());
     }
 }

@@ -1,9 +1,12 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::WorkloadError;
 use super::conversation::{Conversation, Turn, conversation};
+use super::counts::{Counting, Kept};
+use super::pairs;
 use super::rows::{self, Row};
-use super::sharegpt;
 use super::trace::{self, Recorded};
 use crate::spec::{Data, PromptFile, Turns};
 
@@ -13,6 +16,7 @@ pub struct Source {
     pub(super) content: Held,
     path: PathBuf,
     left_out: u64,
+    pub(super) counting: Counting,
 }
 
 /// Whether each row has to say how long its answers are.
@@ -36,6 +40,10 @@ impl Source {
             Data::Synthetic(_) => return Ok(None),
             Data::Jsonl(file) | Data::HfDataset(file) => history.read(file, path, rows::json_or_parquet)?,
             Data::Csv(file) => history.read(file, path, rows::csv)?,
+            Data::Sharegpt(PromptFile { sampler: Some(_), .. }) => {
+                let (pairs, left_out) = pairs::read(path).map_err(|broken| broken.at(path))?;
+                (Held::Conversations(pairs), left_out)
+            }
             Data::Sharegpt(file) => {
                 let first = Reading { turns: Turns::First, lengths, unusable: Unusable::LeaveOut };
                 first.read(file, path, rows::json_or_parquet)?
@@ -52,7 +60,7 @@ impl Source {
         if is_empty {
             return Err(WorkloadError::Empty { path: path.to_owned(), needed: needed(data) });
         }
-        Ok(Some(Self { content, path: path.to_owned(), left_out }))
+        Ok(Some(Self { content, path: path.to_owned(), left_out, counting: Counting::default() }))
     }
 
     /// Requests that it makes when each is sent once.
@@ -64,6 +72,17 @@ impl Source {
             }
             Held::Trace(requests) => requests.len() as u64,
         }
+    }
+
+    /// Keeps what a sampler counts in a folder, so that no run counts it again; `digest` is the file's.
+    pub fn keep_counts(&mut self, folder: PathBuf, digest: String) {
+        self.counting.kept = Some(Kept { folder, digest });
+    }
+
+    /// How many of its conversations were counted so far.
+    #[must_use]
+    pub fn counted(&self) -> Arc<AtomicU64> {
+        self.counting.done.clone()
     }
 
     /// What of the file is not sent, in words.
@@ -126,11 +145,7 @@ impl Reading {
     /// The outer error is a mistake in the row, the inner one says why a sound row is of no use.
     fn usable(&self, file: &PromptFile, row: &Row) -> Result<Result<Conversation, &'static str>, String> {
         let turns = file.turns.unwrap_or(self.turns);
-        let conversation = match file.sampler {
-            Some(_) => sharegpt::first_pair(row)?,
-            None => conversation(file, turns, row)?,
-        };
-        let Some(conversation) = conversation else {
+        let Some(conversation) = conversation(file, turns, row)? else {
             return Ok(Err("there is no message with text of the role `user`"));
         };
         let known = |turn: &Turn| turn.output_tokens.is_some() || turn.answer.is_some();

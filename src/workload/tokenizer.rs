@@ -56,6 +56,10 @@ impl Tokenizer {
         ids
     }
 
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

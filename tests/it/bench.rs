@@ -27,7 +27,10 @@ fn prompts_of_a_file_go_over_grpc_and_http() {
         let common = ["bench", "-u", url, "-i", wire, "-m", model, "--concurrency", "1,2", "--max-tokens", "4"];
         let files =
             ["--input-data", "prompts.jsonl", "--tokenizer-path", "model", "--profile-export-file", "my export.json"];
-        env.expect(0, &[&common[..], &files].concat()).says("concurrency 2: 5 requests").says("results.csv");
+        env.expect(0, &[&common[..], &files].concat())
+            .says("concurrency 2: 5 requests")
+            .says("warning: c2: 5 requests share 3 prompts")
+            .says("results.csv");
         let rows = env.rows("bench");
         assert_eq!(column(&rows, "status"), ["ok", "ok"], "{wire}");
         assert_eq!(column(&rows, "protocol"), [protocol, protocol]);

@@ -57,10 +57,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["stats"]),
     ("hf_hub", &["hub"]),
     ("http_body_util", &["null"]),
+    ("httpdate", &["load"]),
     ("hyper", &["null"]),
     ("hyper_util", &["null"]),
     ("indicatif", &["progress", "cli"]),
-    ("jiff", &["store", "workload"]),
+    ("jiff", &["store", "workload", "cli"]),
     // A model's chat template is minijinja too, with other rules than ours.
     ("minijinja", &["render", "engine"]),
     ("miette", &["recipe"]),

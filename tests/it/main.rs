@@ -4,6 +4,7 @@
 
 mod apply;
 mod bench;
+mod bench_scripts;
 mod certificate;
 mod commands;
 mod docker;

@@ -17,7 +17,7 @@ use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink};
 use crate::observe::{Marker, Observation, Sent};
 use crate::plan::Point;
 use crate::record::{PointStatus, RequestError, RequestKind, RequestRecord, RequestStatus};
-use crate::spec::{LoadPoint, Series, Volume};
+use crate::spec::{LoadPoint, Series};
 use crate::store::Draft;
 use crate::workload::{self, Tokenizer, Workload};
 
@@ -40,7 +40,6 @@ pub(super) async fn measure(
         return publish::cached(&job.prepared.plan, &job.store, &job.run, number);
     }
     let workload = workload_of(job, &point.load, tokenizer).await?;
-    warn_of_repeats(job, point, workload.prompts.len());
     let hash = workload.hash(&point.load);
     job.tell(Message::Workload { point: number, hash: hash.clone() });
     let label = job.prepared.plan.point_label(number);
@@ -196,21 +195,6 @@ async fn workload_of(
         workload::make(&load, source.as_deref(), tokenizer.as_deref().map_err(String::as_str))
     });
     Ok(making.await.expect("making prompts returns its failures")?)
-}
-
-/// A prompt that was sent before may be answered from a prefix cache.
-fn warn_of_repeats(job: &Job, point: &Point, prompts: usize) {
-    let Volume::Requests(requests) = point.load.volume else { return };
-    let requests = requests + point.load.warmup_requests;
-    if (prompts as u64) < requests {
-        let cell = job.prepared.plan.cells[point.cell].id.clone();
-        let phase = &point.load.phase;
-        let message = format!(
-            "{cell} {phase} {}: {requests} requests share {prompts} prompts; a server that caches prefixes answers repeats faster",
-            point.name
-        );
-        job.tell(Message::Event(Event::Warning { cell: Some(cell), message }));
-    }
 }
 
 fn progress(job: &Job, point: &Point, warmup: Marker) -> impl Fn(u64) + Send + Sync + 'static {

@@ -87,6 +87,14 @@ async fn an_answer_that_does_not_stream_has_no_first_token() {
 }
 
 #[tokio::test]
+async fn cumulative_text_counts_once_over_http_too() {
+    let record = completion(&[&text(" w0"), &text(" w0 w1"), &text(" w0 w1 w2"), DONE]).await;
+    assert_eq!((record.status, record.output_text.as_str()), (RequestStatus::Ok, " w0 w1 w2"));
+    let record = completion(&[&text("\n"), &text("\n\n"), DONE]).await;
+    assert_eq!(record.output_text, "\n\n\n");
+}
+
+#[tokio::test]
 async fn an_error_inside_the_stream_fails_the_request() {
     let record = completion(&[&text("a"), "data: {\"error\":{\"message\":\"out of memory\"}}\n\n", DONE]).await;
     check_error(&record, "server", "out of memory");
@@ -148,6 +156,10 @@ async fn a_wrong_length_fails_the_request() {
     assert_eq!(record.status, RequestStatus::Ok);
     let too_many = completion(&[&text("a"), &usage(4), DONE]).await;
     check_error(&too_many, "length", "3 output tokens at most were asked for, the server counted 4");
+    let none = completion(&[&text("a"), &usage(0), DONE]).await;
+    check_error(&none, "usage", "0 output tokens");
+    let empty = completion(&[&usage(0), DONE]).await;
+    assert_eq!(empty.status, RequestStatus::Ok, "no text, no tokens");
 }
 
 #[tokio::test]
