@@ -2,7 +2,8 @@
 
 One loop, at most `max_batch_size` sequences under way; every step gives each of them one token: the prompt's own, repeated.
 A step takes TRITON_CPU_STEP_MS (10) milliseconds. An answer ends at `request_output_len`; with TRITON_CPU_EOS_AFTER = n above
-0, after 1 to n tokens, which the prompt decides, but not before `min_length` or `min_tokens`.
+0, after 1 to n tokens, which the prompt decides, but not before `min_length` or `min_tokens`. With `enable_kv_cache_reuse`, the
+whole blocks that a prompt begins with count as reused once another prompt had them.
 """
 
 import collections
@@ -14,6 +15,7 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+BLOCK = 32
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -31,6 +33,8 @@ class Sequence:
             least = int(inputs("min_tokens", 0) or inputs("min_length", 0))
             self.wanted = min(self.wanted, max(1 + sum(self.prompt) % eos_after, least))
         self.done = 0
+        self.returns_metrics = bool(inputs("return_perf_metrics", False))
+        self.metrics = {"arrival_time_ns": time.monotonic_ns()}
 
     def tokens(self, first):
         return [self.prompt[at % len(self.prompt)] for at in range(first, self.done)]
@@ -47,6 +51,8 @@ class TritonPythonModel:
             raise RuntimeError(f"MPI worldSize is expected to be equal to tp*pp, which is {world_size}")
         self.decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
         self.exclude_input = parameters.get("exclude_input_in_output") == "True"
+        self.reuse = parameters.get("enable_kv_cache_reuse") == "True"
+        self.known_blocks = set()
         self.batch = max(1, int(config["max_batch_size"]))
         self.step = float(os.environ.get("TRITON_CPU_STEP_MS", 10)) / 1e3
         self.outputs = [
@@ -89,9 +95,18 @@ class TritonPythonModel:
                     return
                 while self.waiting and len(running) < self.batch:
                     running.append(self.waiting.popleft())
+                    self.schedule(running[-1])
             due = max(due + self.step, time.monotonic() - self.step)
             time.sleep(max(0.0, due - time.monotonic()))
             running = [sequence for sequence in running if self.advance(sequence)]
+
+    def schedule(self, sequence):
+        # A block counts with all that is before it. The last token is always computed.
+        blocks = [tuple(sequence.prompt[:end]) for end in range(BLOCK, len(sequence.prompt), BLOCK)]
+        sequence.metrics["first_scheduled_time_ns"] = time.monotonic_ns()
+        sequence.metrics["kv_cache_reused_blocks"] = sum(block in self.known_blocks for block in blocks)
+        if self.reuse:
+            self.known_blocks.update(blocks)
 
     def advance(self, sequence):
         """Gives a sequence its next token; whether it goes on."""
@@ -99,6 +114,7 @@ class TritonPythonModel:
             sequence.sender.send(flags=FINAL)
             return False
         sequence.done += 1
+        sequence.metrics.setdefault("first_token_time_ns", time.monotonic_ns())
         last = sequence.done >= sequence.wanted
         if sequence.stream:
             tokens = sequence.tokens(sequence.done - 1)
@@ -108,8 +124,10 @@ class TritonPythonModel:
         return not last
 
     def response(self, sequence, tokens):
-        """The tokens, the counts where they are asked for, and a zero for every other output."""
+        """The tokens, what is known of the sequence, and a zero for every other output."""
         counts = {"num_input_tokens": len(sequence.prompt), "num_output_tokens": sequence.done}
+        if sequence.returns_metrics:
+            counts.update(sequence.metrics)
         tensors = [
             pb_utils.Tensor("output_ids", np.array([[tokens]], np.int32)),
             pb_utils.Tensor("sequence_length", np.array([[len(tokens)]], np.int32)),

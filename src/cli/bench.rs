@@ -21,7 +21,7 @@ use super::output::{Output, color, width};
 use super::{block_on, signals};
 use crate::base::{CellId, Scalar, write_atomically};
 use crate::event::Event;
-use crate::load::{self, CutOff, LoadJob, PointRun, RecordSink, Target};
+use crate::load::{self, CutOff, LoadError, LoadJob, PointRun, RecordSink, Target};
 use crate::observe::{Observation, Sent, Watch};
 use crate::record::{PointRecord, PointStatus, RequestError, RequestKind, RequestRecord, ServerFacts};
 use crate::report::{self, Row};
@@ -141,11 +141,16 @@ impl Bench {
             tokenizer: self.task.tokenizer.clone(),
         };
         let zero_ns = now_ns();
-        let ran = load::run(job, RecordSink::create(&records)?, move |requests| warmup.ended(requests), cancel.clone())
-            .await?;
+        let ran = load::run(job, RecordSink::create(&records)?, move |requests| warmup.ended(requests), cancel.clone());
+        let (ran, not_begun) = match ran.await {
+            Ok(ran) => (ran, None),
+            // Over another protocol, each request would say that the server does not answer.
+            Err(error @ LoadError::Metadata { .. }) => (PointRun::default(), Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
         observation.load_ended();
         let read = |source| Failure::File { doing: "read", path: records.clone(), source };
-        let answers = Answers::read(&records).map_err(read)?;
+        let answers = Answers { not_begun, ..Answers::read(&records).map_err(read)? };
         let (server, complaints) = observation.finish(&answers.sent).await;
         for complaint in complaints {
             output.remark(&format!("warning: {complaint}"));
@@ -257,6 +262,8 @@ struct Answers {
     sent: Sent,
     any_good: bool,
     first_error: Option<RequestError>,
+    /// Why no request was sent.
+    not_begun: Option<String>,
 }
 
 impl Answers {
@@ -277,11 +284,10 @@ impl Answers {
             Some(CutOff::Cancelled) => Some("interrupted".to_owned()),
             Some(CutOff::PointTimeout) => Some("cut off after a day".to_owned()),
             None if self.any_good => None,
-            None => Some(
-                self.first_error
-                    .as_ref()
-                    .map_or_else(String::new, |error| format!("{}: {}", error.kind, error.message)),
-            ),
+            None => {
+                let of_request = || self.first_error.as_ref().map(|error| format!("{}: {}", error.kind, error.message));
+                Some(self.not_begun.clone().or_else(of_request).unwrap_or_default())
+            }
         }
     }
 }

@@ -11,9 +11,9 @@ use super::programs::FoundProgram;
 use super::{PrepareError, gpus, history, locked, publish};
 use crate::base::sha256_file;
 use crate::event::StepKind;
-use crate::manifest::{self, Document, Manifest, PhaseData, Runtime};
+use crate::manifest::{self, Document, KeyPath, Manifest, PhaseData, Runtime};
 use crate::matrix::{Cells, MatrixError, Only, expand};
-use crate::plan::{self, CellState, Inputs, ModelIdentity, Plan, PlannedCell, Step};
+use crate::plan::{self, CellState, Inputs, ModelIdentity, PhaseContradiction, Plan, PlanError, PlannedCell, Step};
 use crate::recipe::{LoadedRecipe, Part, RecipeError};
 use crate::spec::OutputTokens;
 use crate::store::{Runs, Store};
@@ -114,7 +114,8 @@ pub async fn prepare(
         history: &history,
         // What cannot be read is left to the run, which says so.
         outcome: &|plan, number| publish::stored_row(plan, &store, number).ok()??.outcome(),
-    })?;
+    })
+    .map_err(|error| located(&document, error))?;
     let path = request.path.clone();
     let mut prepared = Prepared { document, base, only, plan, models, engines, sources, path };
     prepared.plan.warnings.extend(prepared.remarks_on_data());
@@ -134,6 +135,15 @@ pub async fn prepare(
         (None, Purpose::Carry | Purpose::Look) => {}
     }
     Ok(prepared)
+}
+
+/// What is wrong with a phase has a place in the file.
+fn located(document: &Document<Manifest>, error: PlanError) -> PrepareError {
+    let PlanError::PhaseContradictions { found } = error else { return error.into() };
+    let complaint = |it: PhaseContradiction| {
+        (KeyPath::of_keys(&["benchmarks", &it.phase]), format!("in cell `{}`, {}", it.cell, it.because))
+    };
+    document.refused(found.into_iter().map(complaint).collect()).into()
 }
 
 /// Checks a manifest and its data files as far as that needs neither network nor programs; gives the number of its cells.

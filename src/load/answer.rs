@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use crate::record::{RequestError, TokenSource};
+use crate::record::{RequestError, ServerSaid, TokenSource};
 
 /// What the bytes of one answer say, whatever the protocol.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(super) struct Answer {
     /// The server's exact count of the answer.
     pub(super) output_tokens: Option<(u32, TokenSource)>,
     pub(super) finish_reason: Option<String>,
+    pub(super) server: Option<ServerSaid>,
     /// The first thing wrong with the answer.
     pub(super) error: Option<RequestError>,
     /// From when to when the engine itself was at it, for a protocol that tells.

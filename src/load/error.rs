@@ -23,6 +23,8 @@ pub enum LoadError {
          with `output: {{mode: at_most}}`, or `bench` without `--exact`)"
     )]
     NoExactLength { model: String },
+    #[error("model `{model}` cannot be asked for {beams} beams: it has no input `beam_width`")]
+    NoBeams { model: String, beams: u32 },
     #[error("there are no prompts to send")]
     NoPrompts,
     #[error("{needed} open files are needed, and this process may have {limit} at most (raise `ulimit -Hn`)")]

@@ -2,8 +2,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// A JSON string kept as bytes, so that a character which a server split over two events survives joining. A list of
-/// strings, as Triton writes a tensor of several elements, is joined.
+/// A JSON string kept as bytes, so that a character which a server split over two events survives joining. Of a
+/// list, which is how Triton writes a tensor of several elements, it is the first: the best of several beams.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct JsonText(pub(super) Vec<u8>);
 
@@ -27,10 +27,8 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<JsonText, A::Error> {
-        let mut text = Vec::new();
-        while let Some(JsonText(element)) = elements.next_element()? {
-            text.extend(element);
-        }
-        Ok(JsonText(text))
+        let first = elements.next_element()?.unwrap_or_default();
+        while elements.next_element::<JsonText>()?.is_some() {}
+        Ok(first)
     }
 }

@@ -60,7 +60,7 @@ pub enum CutOff {
 }
 
 /// What is known of a load point besides its records.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PointRun {
     /// Records written, warm-up included.
     pub records: u64,

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use super::answer::{Answer, server_message};
 use super::exchange::{Arrivals, Clock, End, Exchange};
-use super::request::streams;
 use super::{http1, in_process, openai, triton_answer};
 use crate::record::RequestError;
 use crate::spec::{LoadPoint, Protocol};
@@ -41,7 +40,7 @@ pub(super) fn read(point: &LoadPoint, clock: Clock, exchange: &Exchange) -> Read
             Reading { answer, refused: None }
         }
     };
-    if !streams(point) {
+    if !point.streams() {
         let end_ns = reading.answer.own_ns.as_ref().map_or(end_ns, |own| own.end);
         reading.answer.join_chunks(end_ns);
     }

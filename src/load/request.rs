@@ -35,6 +35,11 @@ impl Requests {
             {
                 Err(LoadError::NoExactLength { model: model.to_owned() })
             }
+            Self::TritonGrpc(tensors) | Self::TritonHttp(tensors)
+                if point.beam_width > 1 && !tensors.take_a_beam_width() =>
+            {
+                Err(LoadError::NoBeams { model: model.to_owned(), beams: point.beam_width })
+            }
             Self::OpenaiCompletions | Self::OpenaiChat | Self::TritonGrpc(_) | Self::TritonHttp(_) => Ok(()),
         }
     }
@@ -61,11 +66,6 @@ pub(super) fn path(protocol: Protocol, model: &str) -> String {
         Protocol::TritonGenerateStream => format!("/v2/models/{model}/generate_stream"),
         Protocol::InProcess => "/generate".to_owned(),
     }
-}
-
-/// Whether tokens come as they are made.
-pub(super) fn streams(point: &LoadPoint) -> bool {
-    point.streaming && point.protocol != Protocol::TritonGenerate
 }
 
 fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {

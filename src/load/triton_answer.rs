@@ -9,9 +9,12 @@ use super::exchange::Arrivals;
 use super::grpc::PREFIX;
 use super::json_text::JsonText;
 use super::sse;
-use super::triton_request::{NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, TEXT_OUTPUT};
+use super::triton_request::{
+    ARRIVAL, FIRST_SCHEDULED, FIRST_TOKEN, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, REUSED_BLOCKS, TEXT_OUTPUT,
+};
+use crate::kserve::model_infer_response::InferOutputTensor;
 use crate::kserve::{ModelInferResponse, ModelStreamInferResponse};
-use crate::record::TokenSource;
+use crate::record::{ServerSaid, TokenSource};
 
 /// Some models of Triton give all the text so far each time, also in answers of two pieces.
 const LEAST_GROWTH: usize = 1;
@@ -22,6 +25,34 @@ struct Responses {
     answer: Answer,
     texts: Vec<(u64, Vec<u8>)>,
     output_tokens: Vec<u32>,
+    metrics: PerfMetrics,
+}
+
+/// What the server says of the request itself, each as the last response has it. Times are nanoseconds of its own clock,
+/// and 0 before they are known.
+#[derive(Clone, Copy, Default)]
+struct PerfMetrics {
+    arrival: Option<u64>,
+    first_scheduled: Option<u64>,
+    first_token: Option<u64>,
+    reused_blocks: Option<u64>,
+}
+
+impl PerfMetrics {
+    /// `None` of a server that said nothing. One that was not asked, or does not know, may send zeros.
+    fn said(self) -> Option<ServerSaid> {
+        let Self { arrival, first_scheduled, first_token, reused_blocks } = self;
+        let since_arrival = |moment: Option<u64>| moment?.checked_sub(arrival.filter(|&arrival| arrival > 0)?);
+        match arrival {
+            Some(0) => None,
+            None => reused_blocks.map(|_| ServerSaid { reused_blocks, ..ServerSaid::default() }),
+            Some(_) => Some(ServerSaid {
+                queue_ns: since_arrival(first_scheduled),
+                ttft_ns: since_arrival(first_token),
+                reused_blocks,
+            }),
+        }
+    }
 }
 
 /// Reads the messages of one request on a `ModelStreamInfer` stream, each with its prefix.
@@ -77,6 +108,11 @@ impl Responses {
             text_output: Option<JsonText>,
             num_input_tokens: Option<Value>,
             num_output_tokens: Option<Value>,
+            arrival_time_ns: Option<Value>,
+            first_scheduled_time_ns: Option<Value>,
+            first_token_time_ns: Option<Value>,
+            #[serde(alias = "kv_cache_reused_block")]
+            kv_cache_reused_blocks: Option<Value>,
             error: Option<Value>,
         }
         match serde_json::from_slice::<Response>(json) {
@@ -87,6 +123,11 @@ impl Responses {
                 self.texts.extend(response.text_output.map(|JsonText(text)| (at_ns, text)));
                 self.answer.input_tokens = json_count(response.num_input_tokens).or(self.answer.input_tokens);
                 self.output_tokens.extend(json_count(response.num_output_tokens));
+                let metrics = &mut self.metrics;
+                metrics.arrival = json_number(response.arrival_time_ns).or(metrics.arrival);
+                metrics.first_scheduled = json_number(response.first_scheduled_time_ns).or(metrics.first_scheduled);
+                metrics.first_token = json_number(response.first_token_time_ns).or(metrics.first_token);
+                metrics.reused_blocks = json_number(response.kv_cache_reused_blocks).or(metrics.reused_blocks);
             }
             Err(error) => self.answer.fail("parse", format!("{error} in {}", shorten(&String::from_utf8_lossy(json)))),
         }
@@ -95,9 +136,12 @@ impl Responses {
     fn add_tensors(&mut self, at_ns: u64, response: &ModelInferResponse) {
         for (index, tensor) in response.outputs.iter().enumerate() {
             let raw = response.raw_output_contents.get(index);
-            let contents = tensor.contents.as_ref();
+            let number = || tensor_number(tensor, raw.map(|raw| &raw[..]));
+            let count = || number().and_then(|number| u32::try_from(number).ok());
+            let metrics = &mut self.metrics;
             match tensor.name.as_str() {
                 TEXT_OUTPUT => {
+                    let contents = tensor.contents.as_ref();
                     let typed =
                         || contents.and_then(|contents| contents.bytes_contents.first()).map(|text| text.to_vec());
                     match raw.map(|raw| first_element(raw)) {
@@ -106,10 +150,12 @@ impl Responses {
                         None => self.texts.extend(typed().map(|text| (at_ns, text))),
                     }
                 }
-                NUM_INPUT_TOKENS => {
-                    self.answer.input_tokens = tensor_count(raw, contents).or(self.answer.input_tokens);
-                }
-                NUM_OUTPUT_TOKENS => self.output_tokens.extend(tensor_count(raw, contents)),
+                NUM_INPUT_TOKENS => self.answer.input_tokens = count().or(self.answer.input_tokens),
+                NUM_OUTPUT_TOKENS => self.output_tokens.extend(count()),
+                ARRIVAL => metrics.arrival = number().or(metrics.arrival),
+                FIRST_SCHEDULED => metrics.first_scheduled = number().or(metrics.first_scheduled),
+                FIRST_TOKEN => metrics.first_token = number().or(metrics.first_token),
+                name if REUSED_BLOCKS.contains(&name) => metrics.reused_blocks = number().or(metrics.reused_blocks),
                 _ => {}
             }
         }
@@ -118,6 +164,7 @@ impl Responses {
     fn answer(mut self) -> Answer {
         self.answer.add_texts(&self.texts, LEAST_GROWTH);
         self.answer.output_tokens = total(&self.output_tokens).map(|tokens| (tokens, TokenSource::ServerTensor));
+        self.answer.server = self.metrics.said();
         self.answer
     }
 }
@@ -131,18 +178,33 @@ fn first_element(raw: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }
 
-fn tensor_count(raw: Option<&bytes::Bytes>, contents: Option<&crate::kserve::InferTensorContents>) -> Option<u32> {
-    let value = match raw.and_then(|raw| raw.first_chunk::<4>()) {
-        Some(bytes) => i32::from_le_bytes(*bytes),
-        None => *contents?.int_contents.first()?,
+/// The first element of a tensor of integers, or of texts that are integers: the LLM API model writes them so.
+fn tensor_number(tensor: &InferOutputTensor, raw: Option<&[u8]>) -> Option<u64> {
+    let contents = || tensor.contents.as_ref();
+    let number = match (tensor.datatype.as_str(), raw) {
+        ("BYTES", Some(raw)) => return text_number(first_element(raw)?),
+        ("BYTES", None) => return text_number(contents()?.bytes_contents.first()?),
+        ("INT64", Some(raw)) => i64::from_le_bytes(*raw.first_chunk()?),
+        ("INT64", None) => *contents()?.int64_contents.first()?,
+        (_, Some(raw)) => i32::from_le_bytes(*raw.first_chunk()?).into(),
+        (_, None) => (*contents()?.int_contents.first()?).into(),
     };
-    u32::try_from(value).ok()
+    u64::try_from(number).ok()
+}
+
+fn text_number(text: &[u8]) -> Option<u64> {
+    str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn json_count(value: Option<Value>) -> Option<u32> {
+    u32::try_from(json_number(value)?).ok()
+}
+
+fn json_number(value: Option<Value>) -> Option<u64> {
     match value? {
-        Value::Array(elements) => json_count(elements.into_iter().next()),
-        single => u32::try_from(single.as_u64()?).ok(),
+        Value::Array(elements) => json_number(elements.into_iter().next()),
+        Value::String(text) => text.parse().ok(),
+        single => single.as_u64(),
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::LoadError;
-use super::request::{Ask, streams};
+use super::request::Ask;
 use crate::kserve::infer_parameter::ParameterChoice;
 use crate::kserve::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::kserve::{InferParameter, ModelInferRequest, ModelMetadataResponse};
@@ -17,6 +17,16 @@ use crate::spec::{LoadPoint, OutputMode};
 pub(super) const TEXT_OUTPUT: &str = "text_output";
 pub(super) const NUM_INPUT_TOKENS: &str = "num_input_tokens";
 pub(super) const NUM_OUTPUT_TOKENS: &str = "num_output_tokens";
+pub(super) const ARRIVAL: &str = "arrival_time_ns";
+pub(super) const FIRST_SCHEDULED: &str = "first_scheduled_time_ns";
+pub(super) const FIRST_TOKEN: &str = "first_token_time_ns";
+/// The second is the LLM API model's.
+pub(super) const REUSED_BLOCKS: [&str; 2] = ["kv_cache_reused_blocks", "kv_cache_reused_block"];
+
+/// The outputs that a model sets only when it is asked by one of [`RETURN_PERF_METRICS`].
+const PERF_METRICS: [&str; 5] = [ARRIVAL, FIRST_SCHEDULED, FIRST_TOKEN, REUSED_BLOCKS[0], REUSED_BLOCKS[1]];
+const RETURN_PERF_METRICS: &[&str] =
+    &["return_perf_metrics", "return_kv_cache_reuse_stats", "sampling_param_return_perf_metrics"];
 
 /// The inputs and outputs that a model lists, and its name for each input that we may set.
 #[derive(Debug)]
@@ -31,6 +41,8 @@ struct Tensor {
     shape: Vec<i64>,
 }
 
+const BEAM_WIDTH: &[&str] = &["beam_width"];
+
 /// Every input that we know how to set. Names are TensorRT-LLM's, oldest first; the last are those of its LLM API
 /// model.
 const INPUTS: &[(&[&str], Input)] = &[
@@ -38,6 +50,7 @@ const INPUTS: &[(&[&str], Input)] = &[
     (&["max_tokens", "sampling_param_max_tokens"], Input::MaxTokens),
     (&["min_length", "min_tokens"], Input::MinTokens),
     (&["stream", "streaming"], Input::Stream),
+    (BEAM_WIDTH, Input::BeamWidth),
     (&["temperature", "sampling_param_temperature"], Input::Temperature),
     (&["top_k", "sampling_param_top_k"], Input::TopK),
     (&["top_p", "sampling_param_top_p"], Input::TopP),
@@ -45,6 +58,7 @@ const INPUTS: &[(&[&str], Input)] = &[
     (&["exclude_input_in_output", "sampling_param_exclude_input_from_output"], Input::Always),
     (&["return_num_input_tokens"], Input::Always),
     (&["return_num_output_tokens"], Input::Always),
+    (RETURN_PERF_METRICS, Input::Always),
 ];
 
 #[derive(Clone, Copy)]
@@ -53,6 +67,7 @@ enum Input {
     MaxTokens,
     MinTokens,
     Stream,
+    BeamWidth,
     Temperature,
     TopK,
     TopP,
@@ -107,6 +122,10 @@ impl Tensors {
         INPUTS.iter().any(|(names, input)| matches!(input, Input::MinTokens) && self.input(names).is_some())
     }
 
+    pub(super) fn take_a_beam_width(&self) -> bool {
+        self.input(BEAM_WIDTH).is_some()
+    }
+
     /// A `ModelInferRequest`, encoded.
     pub(super) fn message(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         let mut message = ModelInferRequest {
@@ -149,12 +168,18 @@ impl Tensors {
         names.iter().find_map(|name| self.inputs.iter().find(|input| input.name == *name))
     }
 
-    /// Text and counts only: log probabilities and logits would swell every response.
+    /// Text, counts and the server's own times only: log probabilities and logits would swell every response. An ensemble
+    /// never answers when it is asked for an output that no model of it sets.
     fn wanted_outputs(&self) -> Vec<InferRequestedOutputTensor> {
+        let metrics = self.input(RETURN_PERF_METRICS).map_or(&[][..], |_| &PERF_METRICS);
         [TEXT_OUTPUT, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS]
-            .into_iter()
-            .filter(|name| self.outputs.iter().any(|output| output == name))
-            .map(|name| InferRequestedOutputTensor { name: name.to_owned(), ..InferRequestedOutputTensor::default() })
+            .iter()
+            .chain(metrics)
+            .filter(|name| self.outputs.iter().any(|output| output == *name))
+            .map(|name| InferRequestedOutputTensor {
+                name: (*name).to_owned(),
+                ..InferRequestedOutputTensor::default()
+            })
             .collect()
     }
 }
@@ -168,7 +193,8 @@ impl Input {
             Self::Text => Some(Element::Bytes(ask.content.text())),
             Self::MaxTokens => Some(Element::Int32(ask.output_tokens)),
             Self::MinTokens => (point.output.mode == OutputMode::Exact).then_some(Element::Int32(ask.output_tokens)),
-            Self::Stream => Some(Element::Bool(streams(point))),
+            Self::Stream => Some(Element::Bool(point.streams())),
+            Self::BeamWidth => (point.beam_width > 1).then_some(Element::Int32(point.beam_width)),
             // TensorRT-LLM refuses a temperature of 0: the one most likely token says the same.
             Self::Temperature => (!greedy).then_some(Element::Fp32(sampling.temperature)),
             Self::TopK => if greedy { Some(1) } else { sampling.top_k }.map(Element::Int32),

@@ -11,7 +11,6 @@ use super::LoadError;
 use super::answer::Answer;
 use super::exchange::{Clock, End, Exchange};
 use super::reading::{Reading, read};
-use super::request::streams;
 use crate::record::{RequestError, RequestRecord, RequestStatus, TokenSource};
 use crate::spec::{LoadPoint, OutputMode};
 use crate::workload::{Prompt, Tokenizer};
@@ -86,7 +85,7 @@ impl<P: Fn(u64)> Writer<P> {
         let text = String::from_utf8_lossy(&answer.text).into_owned();
         let output_tokens = self.count(&answer, &text)?;
         let (status, error) = self.judge(exchange, refused, answer.error, answer.output_tokens, &text);
-        let streamed = streams(&self.point);
+        let streamed = self.point.streams();
         let own_ns = answer.own_ns.unwrap_or(exchange.sent_ns..exchange.end_ns);
         Ok(RequestRecord {
             request: ticket.request,
@@ -113,6 +112,7 @@ impl<P: Fn(u64)> Writer<P> {
             output_tokens_asked: Some(exchange.wanted_tokens),
             output_tokens_source: output_tokens.map(|(_, source)| source),
             finish_reason: answer.finish_reason,
+            server: answer.server,
             output_text: text,
         })
     }

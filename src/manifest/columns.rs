@@ -68,6 +68,11 @@ const MEASURED: &[&str] = &[
     "server_kv_cache_usage_peak",
     "server_prefix_hit_share",
     "server_requests_in_flight_mean",
+    "server_request_queue_ms_mean",
+    "server_request_queue_ms_p99",
+    "server_request_ttft_ms_mean",
+    "server_request_ttft_ms_p99",
+    "server_reused_blocks_mean",
 ];
 const LATENCIES: &[&str] =
     &["ttft_ms", "itl_ms", "tpot_ms", "e2e_ms", "e2e_from_due_ms", "ttft_from_due_ms", "cap_wait_ms"];

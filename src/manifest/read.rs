@@ -70,6 +70,23 @@ pub struct Document<T> {
     pub source: SourceText,
 }
 
+impl Document<Manifest> {
+    /// Refuses the manifest for what was found out only after it was read, each at its place in the file.
+    #[must_use]
+    pub fn refused(&self, complaints: Vec<(KeyPath, String)>) -> ReadError {
+        let draft = match draft_of(self.source.clone()) {
+            Ok(draft) => draft,
+            Err(error) => return error,
+        };
+        let findings = complaints.into_iter().map(|(path, message)| Finding {
+            offset: draft.root.find(&path).key_offset,
+            path,
+            complaint: Complaint::new(message),
+        });
+        refused(&self.source, findings.collect())
+    }
+}
+
 /// A manifest as far as it could be read, with what is wrong so far: others may find more before all of it is said.
 #[derive(Clone, Debug)]
 pub struct Draft {

@@ -140,6 +140,7 @@ fn record(number: u64, kind: RequestKind, tokens: u32) -> RequestRecord {
         output_tokens_asked: None,
         output_tokens_source: Some(TokenSource::ServerUsage),
         finish_reason: None,
+        server: None,
         output_text: String::new(),
     }
 }

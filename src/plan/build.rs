@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::engine::{EngineInputs, Known};
 use super::material::{Canonical, Decided, Material, ROLES, point_key, sorted};
-use super::phase::{Load, Loads, PHASE_AXES, Phases};
+use super::phase::{Load, Loads, PHASE_AXES, PhaseFacts, Phases};
 use super::series::follow;
 use super::types::{CellState, Plan, PlannedCell, PlannedSeries, Point, PointState, State, Step};
 use super::values::{KNOWN_AXES, Values};
@@ -15,7 +16,7 @@ use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
 use crate::recipe::{Part, RecipeError, Rendered};
 use crate::render::Context;
-use crate::spec::{Protocol, Series};
+use crate::spec::{LoadPoint, Protocol, Series};
 use crate::stats::Outcome;
 
 /// All that a plan is made of.
@@ -46,8 +47,27 @@ pub enum PlanError {
         /// Each contradiction once, with the first cell that has it.
         found: Vec<(CellId, Arc<str>)>,
     },
+    #[error("phases ask for what cells cannot do{}", .found.iter().map(ToString::to_string).collect::<String>())]
+    PhaseContradictions {
+        /// Each contradiction once, with the first cell that has it.
+        found: Vec<PhaseContradiction>,
+    },
     #[error("axis `{axis}` gives phase `{phase}` the value `{value}`")]
     AxisForPhase { phase: String, axis: &'static str, value: Scalar, source: serde_json::Error },
+}
+
+/// What a phase asks of a cell that cannot do it.
+#[derive(Debug)]
+pub struct PhaseContradiction {
+    pub phase: String,
+    pub cell: CellId,
+    pub because: String,
+}
+
+impl fmt::Display for PhaseContradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  phase `{}`, `{}`: {}", self.phase, self.cell, self.because)
+    }
 }
 
 fn listed(found: &[(CellId, Arc<str>)]) -> String {
@@ -67,6 +87,9 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Plan, PlanError> {
     }
     if !planner.contradictions.is_empty() {
         return Err(PlanError::Contradictions { found: planner.contradictions });
+    }
+    if !planner.phase_contradictions.is_empty() {
+        return Err(PlanError::PhaseContradictions { found: planner.phase_contradictions });
     }
     let mut plan = Plan {
         name: inputs.manifest.name.clone(),
@@ -192,6 +215,9 @@ struct Planner<'a> {
     phases: Phases<'a>,
     limits: HashMap<(usize, Used), Option<Arc<str>>>,
     contradictions: Vec<(CellId, Arc<str>)>,
+    /// Phases that were held against cells, with the values that decide it.
+    checked_phases: HashSet<(usize, usize, Used)>,
+    phase_contradictions: Vec<PhaseContradiction>,
     /// By the engine, and the values that any part looks up.
     servers: HashMap<(usize, Used), usize>,
     fetches: HashMap<String, usize>,
@@ -218,6 +244,8 @@ impl<'a> Planner<'a> {
             phases: Phases::new(inputs.manifest, axes, inputs.data_files),
             limits: HashMap::new(),
             contradictions: Vec::new(),
+            checked_phases: HashSet::new(),
+            phase_contradictions: Vec::new(),
             servers: HashMap::new(),
             fetches: HashMap::new(),
             parts: HashMap::new(),
@@ -259,7 +287,7 @@ impl<'a> Planner<'a> {
                 }
             },
         };
-        self.add_points(index, &state, values, &model)?;
+        self.add_points(index, &cell.id, &state, values, &model)?;
         // Without an axis, each phase has a length of its own.
         let of_phase = |axis: &str| ["isl", "osl"].contains(&axis) && values.axis(axis).is_none();
         let values = axes.iter().map(|axis| values.get(axis).filter(|_| !of_phase(axis)).cloned()).collect();
@@ -287,16 +315,58 @@ impl<'a> Planner<'a> {
         Ok(met)
     }
 
-    fn add_points(&mut self, cell: usize, state: &CellState, values: &Values, model: &str) -> Result<(), PlanError> {
+    fn add_points(
+        &mut self,
+        cell: usize,
+        id: &CellId,
+        state: &CellState,
+        values: &Values,
+        model: &str,
+    ) -> Result<(), PlanError> {
         let model_key = match state {
             CellState::Planned { .. } => self.steps[self.fetches[model]].key.to_string(),
             CellState::Excluded { .. } | CellState::Unsupported { .. } | CellState::NotChosen => String::new(),
         };
         for phase in 0..self.inputs.manifest.benchmarks.len() {
             let loads = self.phases.loads(phase, values, &model_key)?;
+            if let (CellState::Planned { .. }, Some(load)) = (state, loads.iter().find_map(|it| it.all.first())) {
+                self.hold_against(id, phase, values, &load.point)?;
+            }
             for Loads { series, all } in loads.iter() {
                 self.add_group(cell, state, series.as_ref(), all);
             }
+        }
+        Ok(())
+    }
+
+    /// Looks for what a phase asks of a cell that cannot do it; all load points of a phase ask alike.
+    fn hold_against(
+        &mut self,
+        cell: &CellId,
+        phase: usize,
+        values: &Values,
+        point: &LoadPoint,
+    ) -> Result<(), PlanError> {
+        let engine = &self.engines[values.engine()];
+        let recipe = engine.inputs.recipe;
+        if recipe.recipe.phase_contradictions.is_empty() {
+            return Ok(());
+        }
+        let mut decisive = used(&engine.limit_names, values);
+        decisive.extend(PHASE_AXES.iter().map(|axis| values.axis(axis).cloned()));
+        if !self.checked_phases.insert((phase, values.engine(), decisive)) {
+            return Ok(());
+        }
+        let met = recipe.phase_contradiction(&values.with(&engine.places), &PhaseFacts::of(point))?;
+        let known = |because: &String| {
+            self.phase_contradictions.iter().any(|it| it.phase == point.phase && it.because == *because)
+        };
+        if let Some(because) = met.filter(|because| !known(because)) {
+            self.phase_contradictions.push(PhaseContradiction {
+                phase: point.phase.clone(),
+                cell: cell.clone(),
+                because,
+            });
         }
         Ok(())
     }
@@ -332,6 +402,10 @@ impl<'a> Planner<'a> {
         let recipe = &self.engines[server.values.engine()].inputs.recipe.recipe;
         if !recipe.server.protocols.contains_key(&load.point.protocol) {
             let because = format!("engine `{}` does not serve protocol `{}`", recipe.engine, load.point.protocol);
+            return PointState::Unsupported { because: because.into() };
+        }
+        if load.point.beam_width > 1 && !load.point.protocol.is_triton() {
+            let because = format!("protocol `{}` cannot ask for {} beams", load.point.protocol, load.point.beam_width);
             return PointState::Unsupported { because: because.into() };
         }
         let key = point_key(&server.key, &load.digest);

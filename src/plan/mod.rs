@@ -16,7 +16,7 @@ mod series;
 mod types;
 mod values;
 
-pub use build::{Inputs, PlanError, plan};
+pub use build::{Inputs, PhaseContradiction, PlanError, plan};
 pub use check::{EngineDraft, check, knows};
 pub use engine::{EngineInputs, PlanEngine};
 pub use history::{History, PastStep};

@@ -2,14 +2,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{PlanError, Values, series};
 use crate::base::{Digest, Scalar};
 use crate::manifest::{Duration, Manifest, Phase, PhaseData, Ramp, Stage, StageRate};
 use crate::spec::{
-    Amount, Arrival, ConcurrencyStage, Data, LoadPoint, Method, Output, OutputTokens, Protocol, RateStage, Sampling,
-    Series, Synthetic, Volume,
+    Amount, Arrival, ConcurrencyStage, Data, Distribution, LoadPoint, Method, Output, OutputTokens, Protocol,
+    RateStage, Sampling, Series, Synthetic, Volume,
 };
 
 /// Fields of a phase that an axis of the same name overrides.
@@ -47,6 +48,43 @@ pub(super) struct Loads {
     pub all: Vec<Load>,
 }
 
+/// What a recipe is told of a phase, to say whether a cell can do what it asks.
+#[derive(Debug, Serialize)]
+pub(super) struct PhaseFacts {
+    protocol: &'static str,
+    streams: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    isl: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<u32>,
+}
+
+impl PhaseFacts {
+    pub(super) fn of(point: &LoadPoint) -> Self {
+        let tokens = match &point.output.tokens {
+            OutputTokens::Amount(amount) => Some(longest_meant(amount)),
+            OutputTokens::Data(_) => None,
+        };
+        Self {
+            protocol: point.protocol.name(),
+            streams: point.streams(),
+            isl: point.data.as_synthetic().map(|synthetic| longest_meant(&synthetic.isl)),
+            tokens,
+        }
+    }
+}
+
+/// The longest of what is sure to come: where a bell curve ends is no wish of the user's, its mean is.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the schema keeps it in range")]
+fn longest_meant(amount: &Amount) -> u32 {
+    match amount {
+        Amount::Drawn(Distribution::Normal(spread) | Distribution::Lognormal(spread)) => {
+            (spread.mean as u32).min(spread.max)
+        }
+        Amount::Fixed(_) | Amount::Drawn(Distribution::Uniform(_) | Distribution::Histogram(_)) => amount.largest(),
+    }
+}
+
 /// The load points of a manifest's phases where no axis decides any of their settings, in order.
 pub fn load_points(manifest: &Manifest) -> Result<Vec<LoadPoint>, PlanError> {
     let files = HashMap::new();
@@ -80,7 +118,7 @@ impl<'a> Phases<'a> {
     /// The load points of the phase at `index` for a cell with these values, whose model's key is `model`.
     pub(super) fn loads(&mut self, index: usize, values: &Values, model: &str) -> Result<Arc<[Loads]>, PlanError> {
         let mut used: Vec<Option<Scalar>> = self.axes.iter().map(|name| values.axis(name).cloned()).collect();
-        used.push(Some(Scalar::from(model)));
+        used.extend([Some(Scalar::from(model)), values.get("beam_width").cloned()]);
         let memo_key = (index, used);
         if let Some(loads) = self.memo.get(&memo_key) {
             return Ok(loads.clone());
@@ -122,6 +160,7 @@ impl<'a> Phases<'a> {
                 top_k: overridden("top_k").given()?.or(phase.sampling.top_k),
                 top_p: overridden("top_p").given()?.or(phase.sampling.top_p),
             },
+            beam_width: beam_width(values),
             arrival: Arrival::Closed { concurrency: 1 },
             volume: Volume::Requests(1),
             drain_s: phase.drain.as_ref().map(seconds),
@@ -164,6 +203,14 @@ impl<'a> Phases<'a> {
             }
             (None, None) => Ok(vec![Loads { series: None, all: points }]),
         }
+    }
+}
+
+/// What the engine is set to: one that searches with several beams wants each request to say so.
+fn beam_width(values: &Values) -> u32 {
+    match values.get("beam_width") {
+        Some(Scalar::Int(beams)) => u32::try_from(*beams).unwrap_or(1),
+        Some(_) | None => 1,
     }
 }
 

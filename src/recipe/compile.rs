@@ -35,6 +35,9 @@ pub(super) struct Condition {
 impl Condition {
     pub(super) const LIMITS: Self = Self { name: "limits", list: |recipe| &recipe.limits };
     pub(super) const CONTRADICTIONS: Self = Self { name: "contradictions", list: |recipe| &recipe.contradictions };
+    pub(super) const OF_PHASES: Self =
+        Self { name: "phase_contradictions", list: |recipe| &recipe.phase_contradictions };
+    pub(super) const ALL: [Self; 3] = [Self::LIMITS, Self::CONTRADICTIONS, Self::OF_PHASES];
 
     pub(super) fn of(self, recipe: &Recipe) -> &[Limit] {
         (self.list)(recipe)
@@ -218,7 +221,7 @@ impl Compiler<'_> {
 /// Place and text of each template of a recipe, actions and files apart.
 fn recipe_sources(recipe: &Recipe) -> Vec<(String, Source)> {
     let mut sources: Vec<(String, Source)> = Vec::new();
-    for list in [Condition::LIMITS, Condition::CONTRADICTIONS] {
+    for list in Condition::ALL {
         for (index, limit) in list.of(recipe).iter().enumerate() {
             sources.push((list.when(index), Source::Condition(limit.when.clone())));
             sources.push((list.because(index), Source::Text(limit.because.clone())));

@@ -122,8 +122,9 @@ impl LoadedRecipe {
     /// The names of the values that the limits and contradictions look up.
     #[must_use]
     pub fn used_by_limits(&self) -> BTreeSet<String> {
-        let conditions = [Condition::LIMITS, Condition::CONTRADICTIONS].into_iter();
-        let all = conditions.flat_map(|list| (0..list.of(&self.recipe).len()).map(move |index| (list, index)));
+        let all = Condition::ALL
+            .into_iter()
+            .flat_map(|list| (0..list.of(&self.recipe).len()).map(move |index| (list, index)));
         all.flat_map(|(list, index)| [list.when(index), list.because(index)])
             .flat_map(|name| self.compiled.templates.used(&name))
             .collect()
@@ -153,6 +154,11 @@ impl LoadedRecipe {
     /// Which settings of a cell with these values cannot both be meant, if any.
     pub fn contradiction(&self, values: &Context) -> Result<Option<String>, RecipeError> {
         self.first_met(Condition::CONTRADICTIONS, values)
+    }
+
+    /// What a phase asks that a cell with these values cannot do, if anything; `phase` is what the conditions know of it.
+    pub fn phase_contradiction(&self, values: &Context, phase: &impl Serialize) -> Result<Option<String>, RecipeError> {
+        self.first_met(Condition::OF_PHASES, &values.with("phase", phase))
     }
 
     fn first_met(&self, list: Condition, values: &Context) -> Result<Option<String>, RecipeError> {

@@ -42,6 +42,11 @@ pub struct Recipe {
     /// Settings that cannot both be meant; a cell that meets one makes the whole manifest refused.
     #[serde(default)]
     pub contradictions: Vec<Limit>,
+    /// What a phase cannot ask of a cell; one that does makes the whole manifest refused. Besides the cell's values there
+    /// are `phase.protocol`, `phase.streams`, whether tokens come as they are made, and `phase.isl` and `phase.tokens`, the
+    /// longest prompt and answer, which are not defined where the data decide.
+    #[serde(default)]
+    pub phase_contradictions: Vec<Limit>,
     #[serde(default)]
     pub steps: Steps,
     pub server: Server,

@@ -8,4 +8,4 @@ mod request;
 pub use point::{
     Certificate, Check, ClientFacts, ModelCounts, PointRecord, PointStatus, ServerFacts, ServerMetrics, ServerWindow,
 };
-pub use request::{RequestError, RequestKind, RequestRecord, RequestStatus, TokenSource};
+pub use request::{RequestError, RequestKind, RequestRecord, RequestStatus, ServerSaid, TokenSource};

@@ -49,6 +49,21 @@ pub struct RequestError {
     pub message: String,
 }
 
+/// What a server says of one request, by its own clock. Triton's TensorRT-LLM models do, where they list
+/// `return_perf_metrics`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ServerSaid {
+    /// From its arrival in the batcher until it was first scheduled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_ns: Option<u64>,
+    /// From its arrival in the batcher until its first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_ns: Option<u64>,
+    /// Blocks of the KV cache that were there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_blocks: Option<u64>,
+}
+
 /// Raw facts of one request. Times are nanoseconds on one monotonic clock since the phase began.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RequestRecord {
@@ -101,6 +116,8 @@ pub struct RequestRecord {
     pub output_tokens_asked: Option<u32>,
     pub output_tokens_source: Option<TokenSource>,
     pub finish_reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerSaid>,
     pub output_text: String,
 }
 

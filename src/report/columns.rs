@@ -255,6 +255,20 @@ const SERVER: &[(&str, Source)] = &[
     ("server_requests_in_flight_mean", Source::Number(|row| metric(row, |it| it.requests_in_flight_mean))),
     ("server_window", Source::Word(|row| metric(row, |it| Some(it.window.name())))),
     ("server_checks", Source::Word(|row| metric(row, |it| Some(words(&it.checks))))),
+    (
+        "server_request_queue_ms_mean",
+        Source::Number(|row| figure(row, |it| it.server.queue_ms.as_ref().map(|it| it.mean))),
+    ),
+    (
+        "server_request_queue_ms_p99",
+        Source::Number(|row| figure(row, |it| it.server.queue_ms.as_ref().map(|it| it.p99))),
+    ),
+    (
+        "server_request_ttft_ms_mean",
+        Source::Number(|row| figure(row, |it| it.server.ttft_ms.as_ref().map(|it| it.mean))),
+    ),
+    ("server_request_ttft_ms_p99", Source::Number(|row| figure(row, |it| it.server.ttft_ms.as_ref().map(|it| it.p99)))),
+    ("server_reused_blocks_mean", Source::Number(|row| figure(row, |it| it.server.reused_blocks_mean))),
 ];
 
 const PROVENANCE: &[(&str, Source)] = &[

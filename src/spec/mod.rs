@@ -51,6 +51,11 @@ impl Protocol {
     ];
 
     #[must_use]
+    pub fn is_triton(self) -> bool {
+        matches!(self, Self::TritonGrpc | Self::TritonGenerate | Self::TritonGenerateStream)
+    }
+
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenaiCompletions => "openai-completions",
@@ -178,6 +183,9 @@ pub struct LoadPoint {
     pub data: Data,
     pub output: Output,
     pub sampling: Sampling,
+    /// Answers that the server keeps in view for each request; 1 is no beam search.
+    #[serde(default = "one_beam", skip_serializing_if = "is_one_beam")]
+    pub beam_width: u32,
     pub arrival: Arrival,
     pub volume: Volume,
     /// Seconds that requests under way have to end after the last one was due; no limit but their own if `None`.
@@ -203,7 +211,22 @@ pub struct LoadPoint {
     pub point_timeout_s: f64,
 }
 
+const fn one_beam() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+fn is_one_beam(beams: &u32) -> bool {
+    *beams == one_beam()
+}
+
 impl LoadPoint {
+    /// Whether tokens come as they are made.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        self.streaming && self.protocol != Protocol::TritonGenerate
+    }
+
     /// The seed of this load point's prompts. It differs between load points and rounds, so that a prefix cache filled by
     /// one does not flatter the next; it is the same in every cell, so that cells can be compared.
     #[must_use]

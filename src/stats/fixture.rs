@@ -73,6 +73,7 @@ pub(crate) fn streamed(sent: u64, chunks: &[u64], output_tokens: u32) -> Request
         output_tokens_asked: None,
         output_tokens_source: Some(TokenSource::ServerUsage),
         finish_reason: Some("length".to_owned()),
+        server: None,
         output_text: "a".repeat(chunks.len()),
     }
 }

@@ -4,6 +4,7 @@ use crate::stats::goodput::keeps;
 use crate::stats::percentile::mean;
 use crate::stats::pool::Pool;
 use crate::stats::repeats::SentPrompts;
+use crate::stats::server_said::AllSaid;
 use crate::stats::timing::Timing;
 use crate::stats::{
     ClientLimit, ClientVerdict, Distribution, Goodput, Latency, OutputTokensSource, Rates, Reported, Requests, Steady,
@@ -15,7 +16,8 @@ const LATE_NS: u64 = 1_000_000;
 
 /// Collects what a [`Summary`] needs of each request: the times of the good ones, no texts.
 ///
-/// It holds 80 bytes for each good request, the numbers of the prompts, and at most 8 MiB for all gaps between chunks.
+/// It holds 80 bytes for each good request, 24 more where the server tells its own times, the numbers of the prompts, and at
+/// most 8 MiB for all gaps between chunks.
 #[derive(Debug, Default)]
 pub struct Summarizer {
     last_end_ns: u64,
@@ -29,6 +31,7 @@ pub struct Summarizer {
     source: Option<OutputTokensSource>,
     timings: Vec<Timing>,
     gaps: Pool,
+    server: AllSaid,
     input_comparison: InputComparison,
     input_tokens_sent: Total,
     output_comparison: OutputComparison,
@@ -82,6 +85,7 @@ impl Summarizer {
         self.input_comparison.add(record);
         self.input_tokens_sent.add(record.input_tokens_sent);
         self.output_comparison.add(record);
+        record.server.iter().for_each(|said| self.server.add(said));
         self.timings.push(timing);
         // Times that are not in order enter nothing; no honest record has any.
         let gaps = record.chunk_ns.array_windows().filter_map(|[from, to]| to.checked_sub(*from));
@@ -136,7 +140,8 @@ impl Summarizer {
         let (late, held) = (open_loop.then_some(self.late), bounded.then_some(self.held));
         let requests = Requests { late, held, ..self.requests };
         let load_s = self.last_end_ns as f64 / 1e9;
-        Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, energy_j_per_output_token }
+        let server = self.server.figures();
+        Summary { load_s, requests, volume, rates, goodput, latency, steady, trust, server, energy_j_per_output_token }
     }
 
     /// The values of the good requests added so far.
@@ -255,7 +260,7 @@ impl Total {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::TokenSource;
+    use crate::record::{ServerSaid, TokenSource};
     use crate::stats::fixture::{MS, answered, ended, open_loop_point, point, streamed, warmup};
 
     #[track_caller]
@@ -298,6 +303,22 @@ mod tests {
         assert_eq!(it.trust.client_verdict, Some(ClientVerdict::Ok));
         assert_eq!(it.trust.request_rate_reached, None);
         close(it.energy_j_per_output_token, 2.0);
+    }
+
+    #[test]
+    fn what_the_server_says_is_over_the_requests_of_which_it_says_it() {
+        let said = |queue_ms, ttft_ms: u64, reused_blocks| RequestRecord {
+            server: Some(ServerSaid { queue_ns: Some(queue_ms * MS), ttft_ns: Some(ttft_ms * MS), reused_blocks }),
+            ..streamed(100, &[110], 1)
+        };
+        let requests =
+            [said(1, 10, Some(4)), said(3, 30, None), streamed(100, &[110], 1), warmup(said(50, 60, Some(9)))];
+        let it = summarize(&point(), &requests).server;
+        close(it.queue_ms.map(|queue| queue.mean), 2.0);
+        close(it.ttft_ms.map(|ttft| ttft.max), 30.0);
+        close(it.reused_blocks_mean, 4.0);
+        let silent = summarize(&point(), &[streamed(100, &[110], 1)]).server;
+        assert_eq!((silent.queue_ms, silent.ttft_ms, silent.reused_blocks_mean), (None, None, None));
     }
 
     #[test]

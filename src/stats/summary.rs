@@ -1,6 +1,7 @@
 use crate::record::TokenSource;
 use crate::stats::{
-    ClientLimit, Distribution, Goodput, InputTokensDifference, Repeats, Steady, TokensBelowChunks, advice,
+    ClientLimit, Distribution, Goodput, InputTokensDifference, Repeats, ServerFigures, Steady, TokensBelowChunks,
+    advice,
 };
 
 /// The figures of one load point, in the groups of the results' columns.
@@ -16,6 +17,7 @@ pub struct Summary {
     pub latency: Latency,
     pub steady: Option<Steady>,
     pub trust: Trust,
+    pub server: ServerFigures,
     /// Joules of the server's GPUs / output tokens.
     pub energy_j_per_output_token: Option<f64>,
 }

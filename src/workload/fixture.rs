@@ -101,6 +101,7 @@ pub(super) fn point(data: Data) -> LoadPoint {
         data,
         output: Output { mode: OutputMode::Exact, tokens: OutputTokens::fixed(4) },
         sampling: Sampling::default(),
+        beam_width: 1,
         arrival: Arrival::Closed { concurrency: 2 },
         volume: Volume::Requests(3),
         drain_s: None,

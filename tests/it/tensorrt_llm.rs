@@ -416,6 +416,44 @@ fn settings_that_contradict_each_other_are_refused_with_the_numbers() {
 }
 
 #[test]
+fn what_a_phase_asks_of_a_cell_that_cannot_do_it_is_refused_at_its_place() {
+    let env = TestEnv::new();
+    let text = two_cells(&image(&env));
+    let setting = |line: &str| text.replace("calib_size: 32\n", &format!("calib_size: 32\n    {line}\n"));
+    let from_file = text.split("data: ").nth(1).unwrap().lines().next().unwrap();
+    let made = |isl, tokens| {
+        text.replace(from_file, &format!("{{synthetic: {{isl: {isl}}}}}"))
+            .replace("{tokens: 4}", &format!("{{tokens: {tokens}}}"))
+    };
+    for (manifest, at, said) in [
+        (setting("decoupled: false"), "benchmarks.until-eos", "no answer can stream over triton-grpc"),
+        (setting("beam_width: 4"), "benchmarks.until-eos", "the whole text of all 4 beams"),
+        (
+            text.replace("{tokens: 4}", "{tokens: 4000}"),
+            "benchmarks.fixed-length",
+            "answers of 4000 tokens leave no room",
+        ),
+        (made(2049, 4), "benchmarks.until-eos", "prompts of 2049 tokens are longer than isl, 2048"),
+        (made(2000, 1100), "benchmarks.fixed-length", "are 3100 together, and the engine is built for 3072"),
+    ] {
+        assert_ne!(manifest, text);
+        env.write("m.yaml", &manifest);
+        let name = at.split('.').next_back().unwrap();
+        let line = manifest.lines().position(|line| line == format!("  {name}:")).unwrap() + 1;
+        env.expect(3, &["plan", "m.yaml"]).says(&format!("m.yaml:{line}:3: {at}: ")).says(said);
+    }
+    for manifest in [
+        made(2000, 1072),
+        setting("beam_width: 4")
+            .replace("{tokens: 4}", "{tokens: 4}\n    streaming: false")
+            .replace("mode: at_most, tokens: 4}", "mode: at_most, tokens: 4}\n    streaming: false"),
+    ] {
+        env.write("m.yaml", &manifest);
+        env.expect(0, &["plan", "m.yaml"]);
+    }
+}
+
+#[test]
 fn what_a_version_or_a_gpu_has_not_is_unsupported() {
     let env = TestEnv::new();
     let image = image(&env);

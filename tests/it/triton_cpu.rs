@@ -170,7 +170,32 @@ fn the_servers_token_counts_are_ours() {
             requests.iter().map(|request| request["output_tokens"].to_string()).collect();
         assert_eq!(lengths.len() > 1, !fixed, "{lengths:?}");
     }
+    for row in env.rows("triton-cpu") {
+        let of = |name: &str| number(&row, name);
+        // Its first token is one step of 10 ms after it was scheduled, and the client sees it later than the server.
+        assert!(of("server_request_queue_ms_mean") + 5.0 < of("server_request_ttft_ms_mean"), "{row:?}");
+        assert!(of("server_request_ttft_ms_mean") <= of("ttft_ms_mean"), "{row:?}");
+        assert_eq!(of("server_reused_blocks_mean"), 0.0, "no two prompts begin alike: {row:?}");
+    }
     check_pbtxt(&env, &env.latest("triton-cpu")).prints("5 of 5 files");
+}
+
+#[test]
+#[ignore = "needs a Triton server: scripts/check.sh installs one"]
+fn the_server_tells_which_blocks_it_had() {
+    let phases =
+        "  grpc: {protocol: triton-grpc, data: {synthetic: {prefix: {tokens: 40}}}, concurrency: [1], requests: 4}
+  sse: {protocol: triton-generate-stream, data: {synthetic: {prefix: {tokens: 40}}}, concurrency: [1], requests: 4}
+  whole: {protocol: triton-generate, data: {synthetic: {prefix: {tokens: 40}}}, concurrency: [1], requests: 4}
+";
+    let env = user(&with_phases("false, true", phases).replace("version: \"0.11.0\"", "version: \"1.2.1\""));
+    apply(&env, 0);
+    for row in env.rows("triton-cpu") {
+        // One block of 32 tokens is within the 40 that all prompts of a phase share; the warm-up leaves it behind.
+        let expected = if row["kv_cache_reuse"] == "true" { 1.0 } else { 0.0 };
+        assert_eq!(number(&row, "server_reused_blocks_mean"), expected, "{row:?}");
+        assert!(number(&row, "server_request_ttft_ms_p99") > 5.0, "{row:?}");
+    }
 }
 
 /// TensorRT-LLM's PyTorch path under Triton: one Python model, which streams the whole text so far.

@@ -92,6 +92,7 @@ fn point(args: &BenchArgs, all: u64, concurrency: u32) -> LoadPoint {
         data: data(args),
         output: Output { mode, tokens: OutputTokens::fixed(args.max_tokens) },
         sampling: Sampling::default(),
+        beam_width: 1,
         arrival: Arrival::Closed { concurrency },
         volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
         drain_s: None,

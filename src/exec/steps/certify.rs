@@ -102,7 +102,7 @@ async fn issue(
     cancel: &CancellationToken,
 ) -> Option<Certificate> {
     // What is under way when the time is over is cut off, and counts as far as it came.
-    let replayed = LoadPoint { warmup_requests: 0, point_timeout_s: LONGEST_S, ..load.point.clone() };
+    let replayed = LoadPoint { warmup_requests: 0, beam_width: 1, point_timeout_s: LONGEST_S, ..load.point.clone() };
     match on_null_server(job, point, LoadJob { point: replayed, ..load.clone() }, cadence, cancel).await {
         Ok(certificate) => Some(certificate),
         Err(error) if error.is_interruption() => None,

@@ -3,16 +3,22 @@
 use benchrun::kserve::infer_parameter::ParameterChoice;
 use benchrun::kserve::model_infer_response::InferOutputTensor;
 use benchrun::kserve::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
-use benchrun::record::{RequestRecord, RequestStatus, TokenSource};
+use benchrun::record::{RequestRecord, RequestStatus, ServerSaid, TokenSource};
 use benchrun::spec::{Arrival, LoadPoint, Output, OutputMode, OutputTokens, Protocol, Volume};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::grpc_server::{Responses, Server};
-use super::{check_error, check_times, point, run, run_one};
+use super::{check_error, check_times, point, run, run_one, run_to_error};
 
 const INPUTS: &[&str] = &["text_input", "max_tokens", "min_tokens", "stream", "seed", "top_k", "temperature"];
 const OUTPUTS: &[&str] = &["text_output", "cum_log_probs", "num_output_tokens"];
+
+struct InferOutput {
+    name: String,
+    datatype: String,
+    raw: Vec<u8>,
+}
 
 #[derive(Clone, Copy)]
 enum Position {
@@ -32,6 +38,15 @@ fn response(outputs: &[(&str, Vec<u8>)], position: Position) -> Result<ModelStre
         ..Default::default()
     };
     Ok(ModelStreamInferResponse { infer_response: Some(response), ..Default::default() })
+}
+
+/// A response whose tensors say their types.
+fn typed(outputs: &[InferOutput]) -> Result<ModelStreamInferResponse, Status> {
+    let named: Vec<(&str, Vec<u8>)> = outputs.iter().map(|it| (it.name.as_str(), it.raw.clone())).collect();
+    let mut message = response(&named, Position::Middle)?;
+    let tensors = message.infer_response.iter_mut().flat_map(|response| &mut response.outputs);
+    tensors.zip(outputs).for_each(|(tensor, it)| tensor.datatype.clone_from(&it.datatype));
+    Ok(message)
 }
 
 fn raw(text: &[u8]) -> Vec<u8> {
@@ -146,6 +161,70 @@ async fn requests_use_the_inputs_that_the_model_lists() {
     assert_eq!(outputs, ["text_output", "num_output_tokens"]);
     let empty_final = &request.parameters["triton_enable_empty_final_response"];
     assert_eq!(empty_final.parameter_choice, Some(ParameterChoice::BoolParam(true)));
+}
+
+#[tokio::test]
+async fn the_servers_own_times_of_a_request_are_kept() {
+    let number = |name: &str, datatype: &str, raw: Vec<u8>| InferOutput {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        raw,
+    };
+    let inputs: Vec<&'static str> = [INPUTS, &["return_perf_metrics"]].concat();
+    let listed = ["arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "kv_cache_reused_blocks"];
+    let outputs: Vec<&'static str> = [OUTPUTS, &listed].concat();
+    let server = Server::start(&inputs, &outputs, move |_| {
+        let times = |first_token: i64| {
+            vec![
+                number("arrival_time_ns", "INT64", 5_000_000_000i64.to_le_bytes().to_vec()),
+                number("first_scheduled_time_ns", "BYTES", raw(b"5000000700")),
+                number("first_token_time_ns", "INT64", first_token.to_le_bytes().to_vec()),
+                number("kv_cache_reused_blocks", "INT32", 3i32.to_le_bytes().to_vec()),
+            ]
+        };
+        vec![
+            text("a", Position::Middle),
+            typed(&times(0)),
+            typed(&times(5_000_009_000)),
+            response(&[], Position::Final),
+        ]
+    })
+    .await;
+    let record = run_one(&server.url, exact()).await;
+    let said = ServerSaid { queue_ns: Some(700), ttft_ns: Some(9000), reused_blocks: Some(3) };
+    assert_eq!((record.server, record.error), (Some(said), None));
+    let seen = server.seen();
+    let asked: Vec<&str> = seen.requests[0].outputs.iter().map(|output| output.name.as_str()).collect();
+    assert_eq!(asked, [&["text_output", "num_output_tokens"], &listed[..]].concat());
+    assert!(seen.requests[0].inputs.iter().any(|input| input.name == "return_perf_metrics"));
+}
+
+#[tokio::test]
+async fn beams_travel_with_the_request_or_are_refused() {
+    let inputs: Vec<&'static str> = [INPUTS, &["beam_width"]].concat();
+    let server = Server::start(&inputs, OUTPUTS, |_| vec![text("abc", Position::Final)]).await;
+    let beams = |beam_width| LoadPoint { beam_width, streaming: false, ..exact() };
+    for beam_width in [1, 4] {
+        run_one(&server.url, beams(beam_width)).await;
+    }
+    let sent = |number: usize| {
+        let request = &server.seen().requests[number];
+        let at = request.inputs.iter().position(|input| input.name == "beam_width");
+        at.map(|at| request.raw_input_contents[at].to_vec())
+    };
+    assert_eq!((sent(0), sent(1)), (None, Some(4i32.to_le_bytes().to_vec())));
+
+    let without = Server::start(INPUTS, OUTPUTS, |_| vec![text("abc", Position::Final)]).await;
+    let refused = run_to_error(&without.url, beams(4)).await;
+    assert!(refused.contains("cannot be asked for 4 beams"), "{refused}");
+}
+
+/// An ensemble that is asked for an output which no model of it sets sends no response.
+#[tokio::test]
+async fn metrics_that_cannot_be_asked_for_are_not_wanted() {
+    let server = Server::start(INPUTS, &["text_output", "arrival_time_ns"], |_| vec![text("a", Position::Final)]).await;
+    assert_eq!(run_one(&server.url, exact()).await.server, None);
+    assert_eq!(server.seen().requests[0].outputs.len(), 1);
 }
 
 #[tokio::test]

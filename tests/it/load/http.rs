@@ -1,6 +1,6 @@
 //! What becomes of answers over HTTP, good and bad.
 
-use benchrun::record::{RequestStatus, TokenSource};
+use benchrun::record::{RequestStatus, ServerSaid, TokenSource};
 use benchrun::spec::{LoadPoint, Output, OutputMode, OutputTokens, Protocol, Sampling};
 use serde_json::{Value, json};
 
@@ -216,16 +216,31 @@ async fn triton_streams_over_http() {
 
 #[tokio::test]
 async fn triton_generates_in_one_piece() {
-    let body = json!({"text_output": "abc", "num_output_tokens": 3, "num_input_tokens": [4]}).to_string();
-    let inputs = ["text_input", "max_tokens", "min_tokens", "seed", "exclude_input_in_output", "stream", "top_k"];
+    let body = json!({
+        "text_output": "abc", "num_output_tokens": 3, "num_input_tokens": [4], "arrival_time_ns": 1000,
+        "first_scheduled_time_ns": "1007", "first_token_time_ns": [1009], "kv_cache_reused_block": "2"
+    });
+    let body = body.to_string();
+    let inputs = [
+        "text_input",
+        "max_tokens",
+        "min_tokens",
+        "seed",
+        "exclude_input_in_output",
+        "stream",
+        "top_k",
+        "return_perf_metrics",
+    ];
     let server = triton(&inputs, Script::stream(&[&body])).await;
     let record = run_one(&server.url, exact(Protocol::TritonGenerate)).await;
     assert_eq!((record.status, record.output_text.as_str()), (RequestStatus::Ok, "abc"), "{:?}", record.error);
     assert_eq!((record.output_tokens, record.output_tokens_source), (Some(3), Some(TokenSource::ServerTensor)));
     assert_eq!((record.input_tokens, record.first_token_ns), (Some(4), None));
+    let said = ServerSaid { queue_ns: Some(7), ttft_ns: Some(9), reused_blocks: Some(2) };
+    assert_eq!(record.server, Some(said));
     let expected = json!({
         "text_input": "p0", "max_tokens": 3, "min_tokens": 3, "stream": false, "top_k": 1, "seed": 7,
-        "exclude_input_in_output": true
+        "exclude_input_in_output": true, "return_perf_metrics": true
     });
     assert_eq!(server.seen().bodies[1], expected);
 }

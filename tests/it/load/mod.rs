@@ -30,6 +30,7 @@ fn point(protocol: Protocol) -> LoadPoint {
         data: Data::synthetic(1),
         output: Output { mode: OutputMode::AtMost, tokens: OutputTokens::fixed(3) },
         sampling: Sampling::default(),
+        beam_width: 1,
         arrival: Arrival::Closed { concurrency: 1 },
         volume: Volume::Requests(1),
         drain_s: None,
