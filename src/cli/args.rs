@@ -155,6 +155,13 @@ pub(super) struct BenchArgs {
     /// Requests under way at a time; each is a load point.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub concurrency: Vec<u32>,
+    /// Requests a second, sent at random moments whatever the answers do (Poisson), in place of `--concurrency`; each is a
+    /// load point.
+    #[arg(long, value_delimiter = ',', value_name = "PER-SECOND", conflicts_with = "concurrency", value_parser = rate)]
+    pub request_rate: Vec<f64>,
+    /// How long each load point is measured, in place of a number of requests, like `30s`.
+    #[arg(long, value_name = "DURATION", conflicts_with = "requests", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
     /// Pause between two load points.
     #[arg(long, default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
     pub measurement_interval: u32,
@@ -177,7 +184,7 @@ pub(super) struct BenchArgs {
     /// Measured requests of each load point; all prompts once, and at least the concurrency, if absent.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub requests: Option<u64>,
-    /// Requests before the measured ones; the concurrency if absent.
+    /// Requests before the measured ones; the concurrency if absent, none with `--request-rate`.
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     pub warmup_requests: Option<u64>,
     /// The seed of synthetic prompts.
@@ -189,6 +196,12 @@ pub(super) struct BenchArgs {
     /// Write every request's times in the form of perf_analyzer's profile export.
     #[arg(long, value_name = "FILE")]
     pub profile_export_file: Option<PathBuf>,
+}
+
+/// The bounds are those of a manifest.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (1e-3..=1e6).contains(rate));
+    rate.ok_or_else(|| "give a number from 0.001 to 1000000".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

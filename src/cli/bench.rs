@@ -95,7 +95,7 @@ impl Bench {
                 return Ok(true);
             }
             let workload = self.workload(&point)?;
-            output.remark(&format!("{}: {} requests", words(&point), sent_in_all(&point)));
+            output.remark(&format!("{}: {}", words(&point), volume(&point)));
             if self.measure(&point, workload, output, cancel).await? {
                 return Ok(true);
             }
@@ -320,10 +320,10 @@ fn fixed_lengths(point: &LoadPoint) -> Option<[u32; 2]> {
     Some([isl, point.output.tokens.number()?]).filter(|_| point.method.is_some())
 }
 
-fn sent_in_all(point: &LoadPoint) -> u64 {
+fn volume(point: &LoadPoint) -> String {
     match point.volume {
-        Volume::Requests(requests) => requests + point.warmup_requests,
-        Volume::DurationS(_) => point.warmup_requests,
+        Volume::Requests(requests) => format!("{} requests", requests + point.warmup_requests),
+        Volume::DurationS(seconds) => format!("{seconds} s"),
     }
 }
 

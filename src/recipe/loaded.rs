@@ -192,12 +192,18 @@ impl LoadedRecipe {
 
     /// Where the server tells Triton's statistics, if it does.
     pub fn statistics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
-        self.recipe.server.statistics.as_ref().map(|_| self.text("server.statistics", values)).transpose()
+        self.address(self.recipe.server.statistics.as_ref(), "server.statistics", values)
     }
 
     /// Where the server tells its metrics, if it does.
     pub fn metrics_url(&self, values: &Context) -> Result<Option<String>, RecipeError> {
-        self.recipe.server.metrics.as_ref().map(|_| self.text("server.metrics", values)).transpose()
+        self.address(self.recipe.server.metrics.as_ref(), "server.metrics", values)
+    }
+
+    /// Of a template that may be absent, or come out empty.
+    fn address(&self, template: Option<&String>, name: &str, values: &Context) -> Result<Option<String>, RecipeError> {
+        let address = template.map(|_| self.text(name, values)).transpose()?;
+        Ok(address.filter(|address| !address.is_empty()))
     }
 
     /// Whether a server with these values keeps what it computed for earlier prompts; `None` when the recipe does not say.

@@ -157,6 +157,21 @@ fn made_prompts_have_exactly_the_tokens_asked_for() {
 }
 
 #[test]
+fn requests_may_come_at_a_rate_and_for_a_time() {
+    let served = serve();
+    let env = &served.env;
+    env.write("prompts.jsonl", "{\"text_input\": \"one\"}");
+    let common = ["bench", "-u", &served.http, "-i", "openai", "-m", "model", "--input-data", "prompts.jsonl"];
+    let load = ["--request-rate", "20,40", "--duration", "500ms", "--max-tokens", "2"];
+    env.expect(0, &[&common[..], &load].concat()).says("rate20: 0.5 s");
+    let rows = env.rows("bench");
+    assert_eq!(column(&rows, "arrival"), ["poisson", "poisson"]);
+    assert_eq!(column(&rows, "request_rate"), ["20.0", "40.0"]);
+    env.expect(2, &[&common[..], &["--request-rate", "20", "--concurrency", "2"]].concat()).says("cannot be used with");
+    env.expect(2, &[&common[..], &["--request-rate", "0"]].concat()).says("from 0.001");
+}
+
+#[test]
 fn a_dead_server_fails_with_what_happened() {
     let env = TestEnv::new();
     env.write("prompts.jsonl", "{\"text_input\": \"one\"}");

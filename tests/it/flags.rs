@@ -193,11 +193,14 @@ fn a_server_that_is_up_already_is_measured_and_left_alone() {
     let port = benchrun::process::free_port("127.0.0.1").unwrap().to_string();
     let model = model.display().to_string();
     let up = env.start(env.command(&["engine", "serve", &model, "--served-model", "here", "--http-port", &port]));
-    let settings = format!("{{url: 'http://127.0.0.1:{port}', served_model: here}}");
+    let url = format!("http://127.0.0.1:{port}");
+    let settings = format!("{{url: '{url}', served_model: here, metrics_url: '{url}/metrics'}}");
     env.write("m.yaml", &manifest(&Sweep { engine: "endpoint", settings: &settings, axes: "precision: [as_served]" }));
     crate::env::eventually("the server is up", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
     env.expect(0, &["apply", "m.yaml"]);
-    assert_eq!(column(&env.rows("flags"), "status"), ["ok"]);
+    let rows = env.rows("flags");
+    assert_eq!(column(&rows, "status"), ["ok"]);
+    assert!(rows[0]["server_checks"].starts_with("requests=ok"), "{:?}", rows[0]);
     assert!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok(), "the server is still up");
     drop(up);
     env.expect(0, &["plan", "m.yaml", "--detailed-exitcode"]);

@@ -55,7 +55,10 @@ impl ProfileExport {
         }
         let Some((first, last)) = window else { return Ok(()) };
         self.experiments += 1;
-        let experiment = json!({"mode": "concurrency", "value": point.arrival.concurrency()});
+        let experiment = match point.arrival.rate() {
+            Some(rate) => json!({"mode": "request_rate", "value": rate}),
+            None => json!({"mode": "concurrency", "value": point.arrival.concurrency()}),
+        };
         let boundaries = json!([zero_ns + first, zero_ns + last]);
         write!(self.file, r#"],"experiment":{experiment},"window_boundaries":{boundaries}}}"#)
     }

@@ -7,7 +7,9 @@ use super::NAME;
 use super::script::ScriptFile;
 use crate::cli::args::{BenchArgs, Wire};
 use crate::cli::failure::Failure;
-use crate::spec::{Arrival, Data, LoadPoint, Output, OutputMode, OutputTokens, PromptFile, Protocol, Sampling, Volume};
+use crate::spec::{
+    Arrival, Data, LoadPoint, Output, OutputMode, OutputTokens, PromptFile, Protocol, Sampling, Spacing, Volume,
+};
 use crate::workload::{AnswerLengths, Source, Tokenizer};
 
 /// What `bench` is to do, whichever command line says it.
@@ -45,9 +47,16 @@ pub(super) fn of_flags(mut args: BenchArgs) -> Result<Task, Failure> {
     let source = source(&args)?;
     args.concurrency.sort_unstable();
     args.concurrency.dedup();
+    let closed = args.concurrency.iter().map(|&concurrency| Arrival::Closed { concurrency });
+    let open = args.request_rate.iter().map(|&rate| Arrival::Open {
+        spacing: Spacing::default(),
+        rate,
+        max_concurrency: None,
+    });
+    let arrivals: Vec<Arrival> = if args.request_rate.is_empty() { closed.collect() } else { open.collect() };
     let all = source.as_ref().map_or(0, Source::requests);
     Ok(Task {
-        points: args.concurrency.iter().map(|&concurrency| point(&args, all, concurrency)).collect(),
+        points: arrivals.into_iter().map(|arrival| point(&args, all, arrival)).collect(),
         pause: Duration::from_secs(args.measurement_interval.into()),
         url: args.url,
         model: args.model,
@@ -82,7 +91,9 @@ fn data(args: &BenchArgs) -> Data {
 }
 
 /// `all` requests are in the data file.
-fn point(args: &BenchArgs, all: u64, concurrency: u32) -> LoadPoint {
+fn point(args: &BenchArgs, all: u64, arrival: Arrival) -> LoadPoint {
+    let concurrency = u64::from(arrival.concurrency().unwrap_or_default());
+    let requests = || Volume::Requests(args.requests.unwrap_or(all.max(concurrency).max(1)));
     let mode = if args.exact { OutputMode::Exact } else { OutputMode::AtMost };
     LoadPoint {
         phase: NAME.to_owned(),
@@ -93,10 +104,10 @@ fn point(args: &BenchArgs, all: u64, concurrency: u32) -> LoadPoint {
         output: Output { mode, tokens: OutputTokens::fixed(args.max_tokens) },
         sampling: Sampling::default(),
         beam_width: 1,
-        arrival: Arrival::Closed { concurrency },
-        volume: Volume::Requests(args.requests.unwrap_or(all.max(u64::from(concurrency)))),
+        arrival,
+        volume: args.duration.map_or_else(requests, |duration| Volume::DurationS(duration.as_secs_f64())),
         drain_s: None,
-        warmup_requests: args.warmup_requests.unwrap_or(u64::from(concurrency)),
+        warmup_requests: args.warmup_requests.unwrap_or(concurrency),
         round: 1,
         prompt_seed: args.seed,
         sampling_seed: args.seed,

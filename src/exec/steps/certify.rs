@@ -22,7 +22,7 @@ use crate::record::{Certificate, RequestRecord};
 use crate::spec::{LoadPoint, Protocol};
 use crate::stats::{Cadence, certify};
 
-/// A load point is replayed for so long at most.
+/// A load point is replayed for so long at most, after the first answers may have come.
 const LONGEST_S: f64 = 5.0;
 /// Requests that a cadence is read from, at most.
 const READ_REQUESTS: usize = 10_000;
@@ -102,7 +102,8 @@ async fn issue(
     cancel: &CancellationToken,
 ) -> Option<Certificate> {
     // What is under way when the time is over is cut off, and counts as far as it came.
-    let replayed = LoadPoint { warmup_requests: 0, beam_width: 1, point_timeout_s: LONGEST_S, ..load.point.clone() };
+    let point_timeout_s = cadence.ttft_ms / 1000.0 + LONGEST_S;
+    let replayed = LoadPoint { warmup_requests: 0, beam_width: 1, point_timeout_s, ..load.point.clone() };
     match on_null_server(job, point, LoadJob { point: replayed, ..load.clone() }, cadence, cancel).await {
         Ok(certificate) => Some(certificate),
         Err(error) if error.is_interruption() => None,
