@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::engine::{EngineInputs, Known};
+use super::error::{PhaseContradiction, PlanError};
 use super::material::{Canonical, Decided, Material, ROLES, point_key, sorted};
 use super::phase::{Load, Loads, PHASE_AXES, PhaseFacts, Phases};
 use super::series::follow;
@@ -14,7 +14,7 @@ use crate::base::{CellId, Scalar, StepKey};
 use crate::event::StepKind;
 use crate::manifest::Manifest;
 use crate::matrix::{Cell, Cells};
-use crate::recipe::{Part, RecipeError, Rendered};
+use crate::recipe::{Part, Rendered};
 use crate::render::Context;
 use crate::spec::{LoadPoint, Protocol, Series};
 use crate::stats::Outcome;
@@ -34,45 +34,6 @@ pub struct Inputs<'a> {
     pub history: &'a History,
     /// What a load point that the store holds showed: decides what its series measures next.
     pub outcome: &'a dyn Fn(&Plan, usize) -> Option<Outcome>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    #[error(transparent)]
-    Recipe(#[from] RecipeError),
-    #[error("phase `{phase}` has no `{what}`, and neither has the matrix")]
-    NoLength { phase: String, what: &'static str },
-    #[error("settings contradict each other{}", listed(.found))]
-    Contradictions {
-        /// Each contradiction once, with the first cell that has it.
-        found: Vec<(CellId, Arc<str>)>,
-    },
-    #[error("phases ask for what cells cannot do{}", .found.iter().map(ToString::to_string).collect::<String>())]
-    PhaseContradictions {
-        /// Each contradiction once, with the first cell that has it.
-        found: Vec<PhaseContradiction>,
-    },
-    #[error("axis `{axis}` gives phase `{phase}` the value `{value}`")]
-    AxisForPhase { phase: String, axis: &'static str, value: Scalar, source: serde_json::Error },
-}
-
-/// What a phase asks of a cell that cannot do it.
-#[derive(Debug)]
-pub struct PhaseContradiction {
-    pub phase: String,
-    pub cell: CellId,
-    pub because: String,
-}
-
-impl fmt::Display for PhaseContradiction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n  phase `{}`, `{}`: {}", self.phase, self.cell, self.because)
-    }
-}
-
-fn listed(found: &[(CellId, Arc<str>)]) -> String {
-    let lines: Vec<String> = found.iter().map(|(cell, because)| format!("\n  `{cell}`: {because}")).collect();
-    lines.concat()
 }
 
 /// Decides everything: which steps there are, what each one's key is, which of them are there already.

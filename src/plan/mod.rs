@@ -8,6 +8,7 @@
 mod build;
 mod check;
 mod engine;
+mod error;
 mod history;
 mod json;
 mod material;
@@ -16,9 +17,10 @@ mod series;
 mod types;
 mod values;
 
-pub use build::{Inputs, PhaseContradiction, PlanError, plan};
+pub use build::{Inputs, plan};
 pub use check::{EngineDraft, check, knows};
 pub use engine::{EngineInputs, PlanEngine};
+pub use error::{PhaseContradiction, PlanError};
 pub use history::{History, PastStep};
 pub use material::{Change, Decided, ModelIdentity, changes};
 pub use phase::load_points;
