@@ -16,6 +16,7 @@ mod axes;
 mod check;
 mod columns;
 mod engines;
+mod locked;
 mod method;
 mod problem;
 mod read;
@@ -30,12 +31,13 @@ mod yaml;
 
 pub use columns::known_columns;
 pub use engines::{ChosenEngine, DockerRuntime, Engine, HostRuntime, Runtime, VenvRuntime};
+pub use locked::{Locked, LockedEngine, LockedModel};
 pub use problem::{KeyPath, Location, Problem, ReadError, did_you_mean};
 pub use read::{Document, Draft, Format, SourceText, draft, read, read_document, read_text};
 pub use schema::json_schema;
 pub use types::{
-    AxisValue, ConcurrencyRange, DummyModel, Duration, Enough, Exclude, HfModel, LimitSearch, Locked, LockedEngine,
-    LockedModel, Manifest, Matrix, Model, PackageModel, Percent, Phase, PhaseData, PhaseOutput, Ramp, RateRange,
-    Replay, Seeds, Stage, StageRate, Synthetic, Threshold, TimeLimits,
+    AxisValue, ConcurrencyRange, DummyModel, Duration, Enough, Exclude, HfModel, LimitSearch, Manifest, Matrix, Model,
+    PackageModel, Percent, Phase, PhaseData, PhaseOutput, Ramp, RateRange, Replay, Seeds, Stage, StageRate, Synthetic,
+    Threshold, TimeLimits,
 };
 pub use yaml::to_yaml;

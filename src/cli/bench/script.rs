@@ -7,9 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
-use super::script_args::{
-    ApiArgs, Backend, DatasetName, Script, Served, ServingArgs, StaticArgs, ThroughputArgs, TisArgs,
-};
+use super::script_args::{ApiArgs, Backend, DatasetName, Script, Served, ServingArgs, StaticArgs, ThroughputArgs};
 use super::task::Task;
 use super::{NAME, bar, with_scheme};
 use crate::cli::block_on;
@@ -126,7 +124,7 @@ fn given(script: Script) -> Result<Given, Failure> {
         Script::Static(args) => fixed_lengths(Method::Static, args),
         Script::StaticA1(args) => fixed_lengths(Method::StaticA1, args),
         Script::Throughput(args) => Ok(throughput(args)),
-        Script::Tis(args) | Script::TisA1(args) => Err(tis(&args)),
+        Script::Tis(_) | Script::TisA1(_) => Err(tis()),
     }
 }
 
@@ -383,11 +381,9 @@ fn given_or(flag: &str, what: &str, value: Option<PathBuf>) -> Result<PathBuf, F
 }
 
 /// Until its client is here.
-fn tis(args: &TisArgs) -> Failure {
-    Failure::Refused(format!(
-        "`{}` cannot be measured as `profile_serving.py` does yet: its client calls three models of a Triton server for each token",
-        args.server_addr
-    ))
+fn tis() -> Failure {
+    let reason = "its client calls three models of a Triton server for each token, which cannot be reproduced yet";
+    Failure::Refused(format!("`profile_serving.py`: {reason}"))
 }
 
 fn refused(flag: &str, reason: &str) -> Failure {
