@@ -10,6 +10,7 @@
 
 mod address;
 mod answer;
+mod busiest;
 mod closed;
 mod connection;
 mod error;
@@ -41,6 +42,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use busiest::busiest;
 pub use error::LoadError;
 pub use point::{CutOff, LoadJob, PointRun, Target, run};
 pub use probe::{answers, first_model};

@@ -88,7 +88,7 @@ fn scaled(moments: Vec<f64>, from_s: f64, length_s: f64) -> Vec<u64> {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no moment is negative or that far off")]
-fn nanoseconds(seconds: f64) -> u64 {
+pub(super) fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }
 

@@ -52,6 +52,7 @@ const MEASURED: &[&str] = &[
     "client_itl_ms_p99",
     "client_dispatch_lag_ms_p99",
     "certified_requests",
+    "certified_concurrency",
     "certified_at_ttft_ms",
     "certified_at_itl_ms",
     "request_rate_reached",

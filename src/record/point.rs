@@ -54,6 +54,8 @@ pub struct ClientFacts {
 pub struct Certificate {
     /// Requests of the replay that the percentiles are over.
     pub requests: u64,
+    /// The most requests of the replay that were under way at a time, with those before the window.
+    pub concurrency: Option<u64>,
     /// The timetable: from a request's arrival to the first chunk, and between chunks.
     pub timetable_ttft_ms: f64,
     pub timetable_itl_ms: f64,

@@ -228,6 +228,7 @@ const TRUST: &[(&str, Source)] = &[
     ("client_itl_ms_p99", Source::Number(|row| certified(row, |it| it.itl_ms_p99))),
     ("client_dispatch_lag_ms_p99", Source::Number(|row| certified(row, |it| it.dispatch_lag_ms_p99))),
     ("certified_requests", Source::Number(|row| certified(row, |it| Some(it.requests)))),
+    ("certified_concurrency", Source::Number(|row| certified(row, |it| it.concurrency))),
     ("certified_at_ttft_ms", Source::Number(|row| certified(row, |it| Some(it.timetable_ttft_ms)))),
     ("certified_at_itl_ms", Source::Number(|row| certified(row, |it| Some(it.timetable_itl_ms)))),
     ("client_verdict", Source::Word(|row| figure(row, |it| it.trust.client_verdict.map(ClientVerdict::name)))),

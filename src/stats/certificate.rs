@@ -43,6 +43,12 @@ impl Cadence {
         })
     }
 
+    /// Until an answer of so many tokens is whole.
+    #[must_use]
+    pub fn answer_ms(&self, tokens: u32) -> f64 {
+        self.ttft_ms + self.itl_ms * f64::from(tokens.div_ceil(self.tokens_per_chunk.max(1)).saturating_sub(1))
+    }
+
     /// Whether a client had less to do when it was certified: chunks, or answers without gaps, came a fifth later.
     #[must_use]
     pub fn is_faster_than(&self, certificate: &Certificate) -> bool {
@@ -73,12 +79,27 @@ pub fn certify(cadence: Cadence, records: &[RequestRecord]) -> Certificate {
     let lag = |it: &RequestRecord| Timing::of(it).dispatch_lag_ms();
     Certificate {
         requests: sound().count() as u64,
+        concurrency: concurrency(records),
         timetable_ttft_ms: cadence.ttft_ms,
         timetable_itl_ms: cadence.itl_ms,
         ttft_ms_p99: quantile(sound().filter_map(first).collect(), 99.0),
         itl_ms_p99: quantile(sound().flat_map(gaps_ms).map(|gap| gap - cadence.itl_ms).collect(), 99.0),
         dispatch_lag_ms_p99: quantile(sound().filter_map(lag).collect(), 99.0),
     }
+}
+
+/// The most requests under way at a time, whatever became of them.
+fn concurrency(records: &[RequestRecord]) -> Option<u64> {
+    let sent = records.iter().map(|it| (it.sent_ns, 1));
+    let ended = records.iter().map(|it| (it.end_ns, -1));
+    let mut changes: Vec<(u64, i64)> = sent.chain(ended).collect();
+    // Of what happens at one moment, what ends comes first.
+    changes.sort_unstable();
+    let under_way = changes.iter().scan(0, |now, (_, change)| {
+        *now += change;
+        Some(*now)
+    });
+    under_way.max().map(i64::unsigned_abs)
 }
 
 fn measured(records: &[RequestRecord]) -> impl Iterator<Item = &RequestRecord> {
@@ -212,6 +233,7 @@ mod tests {
         let whole = Cadence::of(&[answered(100, 150, 8)]).unwrap();
         assert_eq!((whole.ttft_ms, whole.itl_ms, whole.tokens_per_chunk), (50.0, 0.0, 1));
         assert_eq!(Cadence::of(&[]), None);
+        assert_eq!([0, 1, 2, 5].map(|tokens| cadence.answer_ms(tokens)), [10.0, 10.0, 10.0, 50.0]);
     }
 
     #[test]
@@ -222,6 +244,11 @@ mod tests {
         assert_eq!(certificate.ttft_ms_p99, Some(3.0));
         assert!((certificate.itl_ms_p99.unwrap() - 0.99).abs() < 1e-9);
         assert_eq!(certificate.dispatch_lag_ms_p99, Some(1.0));
+        assert_eq!((certificate.requests, certificate.concurrency), (1, Some(1)));
+        let three = [streamed(100, &[113, 134], 3), warmup(streamed(90, &[99], 3)), streamed(120, &[131], 3)];
+        let certificate = certify(cadence, &three);
+        // The one before the window is under way with the first of the window, and has ended when the second begins.
+        assert_eq!((certificate.requests, certificate.concurrency), (2, Some(2)));
         assert_eq!(certify(cadence, &[answered(100, 150, 3)]).ttft_ms_p99, None);
     }
 

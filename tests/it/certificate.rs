@@ -52,9 +52,16 @@ fn phase(name: &str, more: &str) -> String {
 fn a_row_carries_what_the_client_adds_also_when_it_is_read_again() {
     let certified = phase("certified", ", concurrency: [2], requests: 6, rounds: 2");
     let plain = phase("plain", ", concurrency: [2], requests: 2, certify: false");
-    let Served { env, server } = served(&format!("{certified}, {plain}"));
+    // One request at 0 s and one at 2.5 s, then ten at once: the five seconds before the first answers are its easiest.
+    let burst = phase(
+        "burst",
+        ", spacing: constant, stages: [{request_rate: 0.4, duration: 5s}, {request_rate: 100, duration: 100ms}]",
+    );
+    let Served { env, server } = served(&format!("{certified}, {plain}, {burst}"));
     env.expect(0, &["apply", "m.yaml"]);
     let rows = env.rows("small");
+    assert_eq!(column(&rows, "certified_requests")[3], "11", "the window with the burst");
+    assert!(column(&rows, "certified_concurrency")[3].parse::<u64>().unwrap() >= 2, "{rows:?}");
     // The server is faster than the cadence of 10 ms that is assumed at first, so it was replayed once more, as it is.
     assert_eq!(column(&rows, "certified_requests")[..2], ["6", "6"]);
     let columns = ["client_ttft_ms_p99", "client_itl_ms_p99", "client_dispatch_lag_ms_p99", "certified_at_itl_ms"];

@@ -1,5 +1,5 @@
-//! The client's certificate: before a load point is measured, its schedule and its prompts go to a server without a model
-//! that keeps the cadence of the one to be measured. What is seen there beyond the timetable is the client's and the
+//! The client's certificate: before a load point is measured, the busiest part of its schedule and its prompts go to a
+//! server without a model that keeps the cadence of the one to be measured. What is seen there beyond the timetable is the client's and the
 //! host's own.
 
 use std::fs::{self, File};
@@ -18,13 +18,13 @@ use crate::exec::publish::REQUESTS;
 use crate::load::{self, LoadJob, RecordSink, Target};
 use crate::plan::Point;
 use crate::process::{CommandSpec, Server};
-use crate::record::{Certificate, RequestRecord};
+use crate::record::{Certificate, RequestKind, RequestRecord};
 use crate::spec::{LoadPoint, Protocol};
 use crate::stats::{Cadence, certify};
 
-/// A load point is replayed for so long at most, after the first answers may have come.
+/// So much of a load point is replayed at most, and as much before it so that answers are under way.
 const LONGEST_S: f64 = 5.0;
-/// Requests that a cadence is read from, at most.
+/// Measured requests that a cadence or a certificate is read from, at most.
 const READ_REQUESTS: usize = 10_000;
 /// How long the server without a model may take to open its port, and between two looks for that.
 const START: Duration = Duration::from_secs(10);
@@ -101,10 +101,14 @@ async fn issue(
     cadence: Cadence,
     cancel: &CancellationToken,
 ) -> Option<Certificate> {
-    // What is under way when the time is over is cut off, and counts as far as it came.
-    let point_timeout_s = cadence.ttft_ms / 1000.0 + LONGEST_S;
-    let replayed = LoadPoint { warmup_requests: 0, beam_width: 1, point_timeout_s, ..load.point.clone() };
-    match on_null_server(job, point, LoadJob { point: replayed, ..load.clone() }, cadence, cancel).await {
+    let output = &load.point.output;
+    let tokens = load.workload.prompts.iter().map(|prompt| prompt.answer_tokens(output)).max().unwrap_or_default();
+    let lead_s = (cadence.answer_ms(tokens) / 1000.0).min(LONGEST_S);
+    let mut part = load::busiest(load.clone(), LONGEST_S, lead_s);
+    part.point.beam_width = 1;
+    // The first answers may have come so late. What is under way when the time is over counts as far as it came.
+    part.point.point_timeout_s += cadence.ttft_ms / 1000.0;
+    match on_null_server(job, point, part, cadence, cancel).await {
         Ok(certificate) => Some(certificate),
         Err(error) if error.is_interruption() => None,
         Err(error) => {
@@ -188,7 +192,16 @@ async fn address(server: &mut Server, port_file: &Path, cancel: &CancellationTok
     }
 }
 
+/// All records up to the measured ones that are enough.
 fn read(records: &Path) -> std::io::Result<Vec<RequestRecord>> {
-    let lines = BufReader::new(File::open(records)?).lines().take(READ_REQUESTS);
-    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
+    let (mut read, mut measured) = (Vec::new(), 0);
+    for line in BufReader::new(File::open(records)?).lines() {
+        let record: RequestRecord = serde_json::from_str(&line?)?;
+        measured += usize::from(record.kind == RequestKind::Measure);
+        read.push(record);
+        if measured == READ_REQUESTS {
+            break;
+        }
+    }
+    Ok(read)
 }
