@@ -44,6 +44,10 @@ impl Route {
         Ok(Self { address, protocol, path })
     }
 
+    pub(super) fn server(&self) -> &Address {
+        &self.address
+    }
+
     pub(super) async fn connect(&self, clock: Clock) -> Result<Connection, RequestError> {
         Ok(match self.protocol {
             Protocol::TritonGrpc => Connection::Grpc(Box::new(GrpcConnection::open(&self.address, clock).await?)),

@@ -33,6 +33,7 @@ mod request;
 mod schedule;
 mod sender;
 mod signs;
+mod socket_queue;
 mod sse;
 mod threads;
 mod triton_answer;

@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::signs::{Pulse, Signs};
 use super::threads::{Threads, number_of_shards};
 use super::writer::Writer;
-use super::{LoadError, RecordSink, closed, open, open_files};
+use super::{LoadError, RecordSink, closed, open, open_files, socket_queue};
 use crate::record::ClientFacts;
 use crate::spec::{LoadPoint, Protocol};
 use crate::workload::{Tokenizer, Workload};
@@ -112,8 +112,8 @@ pub async fn run(
     let records = sink.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?;
     let mut client = job.signs.facts(job.clock);
     if job.point.protocol == Protocol::InProcess {
-        // What waits for the event loops does not show in times that the engine takes itself.
-        (client.poll_delay_ms_p99, client.poll_delay_ms_p99_9) = (None, None);
+        // What waits for the event loops, or for them in the kernel, does not show in times that the engine takes itself.
+        (client.poll_delay_ms_p99, client.poll_delay_ms_p99_9, client.socket_queue) = (None, None, None);
     }
     Ok(PointRun { records, cut_off, client })
 }
@@ -171,6 +171,11 @@ async fn drive(
         let end = end_of_pulse.clone();
         tokio::task::spawn_blocking(move || pulse.ask(&end))
     };
+    let (running, end_of_load) = std::sync::mpsc::channel();
+    let watching = {
+        let job = Arc::clone(job);
+        tokio::task::spawn_blocking(move || socket_queue::watch(job.route.server(), &end_of_load))
+    };
     let mut working = tokio::task::spawn_blocking(move || threads.join());
     let cut_off = tokio::select! {
         ended = &mut working => {
@@ -184,7 +189,9 @@ async fn drive(
         }
     };
     end_of_pulse.cancel();
+    drop(running);
     returned(asking).await;
+    job.signs.unread(returned(watching).await);
     cut_off
 }
 

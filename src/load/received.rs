@@ -24,8 +24,13 @@ impl Received {
         self.marks.push(Mark { at_ns, end: self.before_tail + end });
     }
 
+    /// Bytes that have come so far.
+    pub(super) fn len(&self) -> usize {
+        self.before_tail + self.tail.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.before_tail == 0 && self.tail.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn clear(&mut self) {
@@ -47,7 +52,7 @@ impl Received {
 
     /// All that came, in one piece.
     pub(super) fn whole(&self) -> Arrivals {
-        let mut bytes = Vec::with_capacity(self.before_tail + self.tail.len());
+        let mut bytes = Vec::with_capacity(self.len());
         for packed in &self.packed {
             bytes.extend(Decoder::new().decompress_vec(packed).expect("packed above"));
         }

@@ -149,6 +149,7 @@ impl Sender {
         };
         exchange.end = self.send_within_limits(&request, &mut exchange).await;
         exchange.end_ns = clock.now_ns();
+        self.job.signs.received(exchange.received.len());
         exchange
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::Clock;
+use super::socket_queue::Seen;
 use crate::record::ClientFacts;
 
 /// CPU time of this process, in the kernel's ticks of 10 ms.
@@ -42,6 +43,8 @@ pub(super) struct Signs {
     measure_began: OnceLock<Option<CpuReading>>,
     delays_ns: Mutex<Vec<u64>>,
     connections: AtomicU64,
+    received: AtomicU64,
+    unread: OnceLock<Seen>,
 }
 
 impl Signs {
@@ -52,6 +55,16 @@ impl Signs {
 
     pub(super) fn connection_opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many bytes of an answer.
+    pub(super) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What was seen of the sockets, when no request is under way any more.
+    pub(super) fn unread(&self, seen: Seen) {
+        self.unread.get_or_init(|| seen);
     }
 
     /// At the end of the load point.
@@ -65,6 +78,7 @@ impl Signs {
             poll_delay_ms_p99: delay_ms(990),
             poll_delay_ms_p99_9: delay_ms(999),
             began_monotonic_ns: clock.began_monotonic_ns(),
+            socket_queue: self.unread.get().and_then(|seen| seen.facts(self.received.load(Ordering::Relaxed))),
             connections: Some(self.connections.load(Ordering::Relaxed)),
             certificate: None,
         }

@@ -48,6 +48,8 @@ const MEASURED: &[&str] = &[
     "client_cpu_share",
     "client_poll_delay_ms_p99",
     "client_poll_delay_ms_p99_9",
+    "client_socket_wait_ms_mean",
+    "client_socket_bytes_max",
     "client_ttft_ms_p99",
     "client_itl_ms_p99",
     "client_dispatch_lag_ms_p99",

@@ -7,5 +7,6 @@ mod request;
 
 pub use point::{
     Certificate, Check, ClientFacts, ModelCounts, PointRecord, PointStatus, ServerFacts, ServerMetrics, ServerWindow,
+    SocketQueue,
 };
 pub use request::{RequestError, RequestKind, RequestRecord, RequestStatus, ServerSaid, TokenSource};

@@ -38,6 +38,9 @@ pub struct ClientFacts {
     /// Percentiles of the time that an event waited to be seen by the event loops, in milliseconds.
     pub poll_delay_ms_p99: Option<f64>,
     pub poll_delay_ms_p99_9: Option<f64>,
+    /// `None` where the host does not tell, and of a load point that was too short to look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket_queue: Option<SocketQueue>,
     /// The zero of the records' times on the host's CLOCK_MONOTONIC.
     pub began_monotonic_ns: Option<u64>,
     /// Connections opened to the server, warm-up included.
@@ -45,6 +48,21 @@ pub struct ClientFacts {
     /// Only if the load point was certified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+}
+
+/// What of the server's answers lay unread in the kernel's socket buffers, at random moments of the load point, warm-up
+/// included.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct SocketQueue {
+    pub looks: u64,
+    /// Those that found anything unread.
+    pub looks_unread: u64,
+    /// The most that one look found, in all connections together.
+    pub bytes_max: u64,
+    /// How long a byte lay there on average, in milliseconds: by Little's law the mean of the bytes found / bytes of answers
+    /// that came in a second.
+    pub wait_ms_mean: Option<f64>,
 }
 
 /// What the client adds to a load: the same load on a server without a model, on the same host, less what that server

@@ -5,7 +5,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::Value;
 
 use crate::base::{RunId, Scalar};
-use crate::record::{Certificate, Check, ServerMetrics};
+use crate::record::{Certificate, Check, ServerMetrics, SocketQueue};
 use crate::report::Row;
 use crate::stats::{ClientVerdict, Distribution, Latency, OutputTokensSource, Steady, Summary, advice};
 
@@ -224,6 +224,8 @@ const TRUST: &[(&str, Source)] = &[
     ("client_cpu_share", Source::Number(|row| row.point.client.cpu_share.into())),
     ("client_poll_delay_ms_p99", Source::Number(|row| row.point.client.poll_delay_ms_p99.into())),
     ("client_poll_delay_ms_p99_9", Source::Number(|row| row.point.client.poll_delay_ms_p99_9.into())),
+    ("client_socket_wait_ms_mean", Source::Number(|row| socket_queue(row, |it| it.wait_ms_mean))),
+    ("client_socket_bytes_max", Source::Number(|row| socket_queue(row, |it| Some(it.bytes_max)))),
     ("client_ttft_ms_p99", Source::Number(|row| certified(row, |it| it.ttft_ms_p99))),
     ("client_itl_ms_p99", Source::Number(|row| certified(row, |it| it.itl_ms_p99))),
     ("client_dispatch_lag_ms_p99", Source::Number(|row| certified(row, |it| it.dispatch_lag_ms_p99))),
@@ -279,6 +281,10 @@ const PROVENANCE: &[(&str, Source)] = &[
 
 fn certified<T: Into<Value>>(row: &Row, read: fn(&Certificate) -> Option<T>) -> Value {
     row.point.client.certificate.as_ref().and_then(read).into()
+}
+
+fn socket_queue<T: Into<Value>>(row: &Row, read: fn(&SocketQueue) -> Option<T>) -> Value {
+    row.point.client.socket_queue.as_ref().and_then(read).into()
 }
 
 /// One word a check.

@@ -147,6 +147,9 @@ pub enum ClientLimit {
     /// The 99.9th percentile of what waited for the event loops is more than 4 % of the 99th of `figure`: a percentile can
     /// move by what is rarer than itself.
     Poll { delay_ms: f64, figure: &'static str, reported_ms: f64 },
+    /// Bytes lay unread in the kernel for more than 4 % of the 99th percentile of `figure`, on average. One look may come
+    /// just when bytes do, so it takes several that found some.
+    Unread { wait_ms: f64, figure: &'static str, reported_ms: f64 },
     /// The 99th percentile of what the certificate says is added is more than 4 % of that of `figure`.
     Added { added_ms: f64, figure: &'static str, reported_ms: f64 },
 }
@@ -157,6 +160,9 @@ impl ClientLimit {
     /// Above this share of a figure, the client's own delay shows in it: a little below the 5 % by which a figure may be
     /// wrong, since the sign must come first.
     const DELAY_SHARE: f64 = 0.04;
+
+    /// Fewer looks that found bytes unread are chance.
+    const LOOKS_UNREAD: u64 = 3;
 
     /// Every sign that the client was the limit.
     #[must_use]
@@ -173,11 +179,17 @@ impl ClientLimit {
             let (delay_ms, reported_ms) = exceeds(client.poll_delay_ms_p99_9, reported)?;
             Some(Self::Poll { delay_ms, figure, reported_ms })
         });
+        let queue = client.socket_queue.filter(|queue| queue.looks_unread >= Self::LOOKS_UNREAD);
+        let wait_ms = queue.and_then(|queue| queue.wait_ms_mean);
+        let unread = figures.iter().filter_map(|&(figure, reported, _)| {
+            let (wait_ms, reported_ms) = exceeds(wait_ms, reported)?;
+            Some(Self::Unread { wait_ms, figure, reported_ms })
+        });
         let added = figures.iter().filter_map(|&(figure, reported, added)| {
             let (added_ms, reported_ms) = exceeds(added, reported)?;
             Some(Self::Added { added_ms, figure, reported_ms })
         });
-        cpu.into_iter().chain(dispatch).chain(poll).chain(added).collect()
+        cpu.into_iter().chain(dispatch).chain(poll).chain(unread).chain(added).collect()
     }
 }
 
@@ -206,6 +218,10 @@ impl fmt::Display for ClientLimit {
                     "chunks waited {delay_ms:.2} ms (p99.9) for the client, for a {figure} of {reported_ms:.2} ms (p99)"
                 )
             }
+            Self::Unread { wait_ms, figure, reported_ms } => write!(
+                f,
+                "answers lay unread in the kernel for {wait_ms:.2} ms (mean), for a {figure} of {reported_ms:.2} ms (p99)"
+            ),
             Self::Added { added_ms, figure, reported_ms } => write!(
                 f,
                 "without a model the client saw a {figure} {added_ms:.2} ms (p99) too long, for {reported_ms:.2} ms measured"
@@ -217,6 +233,7 @@ impl fmt::Display for ClientLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::SocketQueue;
     use crate::stats::fixture::{answered, ended, streamed, warmup};
 
     #[test]
@@ -275,6 +292,12 @@ mod tests {
         assert_eq!(limits(good.clone(), 41.0), [ClientLimit::Dispatch { lag_ms: 41.0, e2e_ms: 1000.0 }]);
         let polled = limits(ClientFacts { poll_delay_ms_p99_9: Some(0.5), ..good.clone() }, 1.0);
         assert_eq!(polled, [ClientLimit::Poll { delay_ms: 0.5, figure: "ITL", reported_ms: 10.0 }]);
+        let left = |looks_unread| {
+            let queue = SocketQueue { looks: 50, looks_unread, bytes_max: 900, wait_ms_mean: Some(0.5) };
+            limits(ClientFacts { socket_queue: Some(queue), ..good.clone() }, 1.0)
+        };
+        assert_eq!(left(2), [], "chunks that had just come");
+        assert_eq!(left(3), [ClientLimit::Unread { wait_ms: 0.5, figure: "ITL", reported_ms: 10.0 }]);
         let slow = Certificate { ttft_ms_p99: Some(4.1), ..good.certificate.unwrap() };
         let added = limits(ClientFacts { certificate: Some(slow), ..good }, 1.0);
         assert_eq!(added, [ClientLimit::Added { added_ms: 4.1, figure: "TTFT", reported_ms: 100.0 }]);

@@ -107,26 +107,43 @@ fn a_starved_client_is_called_the_limit_before_its_figures_are_wrong() {
     let Served { env, server } = served(&phase("load", ", concurrency: [8], requests: 40"));
     env.expect(0, &["apply", "m.yaml"]);
     let mut rows = env.rows("small");
-    let core = a_core();
-    // Each with the same priority or a much higher one than the client's.
-    for (busy, nice) in [(1, "0"), (3, "0"), (2, "10")] {
-        let busy: Vec<Running> =
-            on_core(core, || (0..busy).map(|_| env.start(env.program("sh", &["-c", "while :; do :; done"]))).collect());
-        let benchrun = env!("CARGO_BIN_EXE_benchrun");
-        let args = ["-n", nice, benchrun, "apply", "m.yaml", "--rerun", "bench"];
-        on_core(core, || env.start(env.program("nice", &args))).end().expect(0);
-        drop(busy);
-        rows.extend(env.rows("small"));
-    }
+    // Each with the same priority as the client, or a much higher one.
+    rows.extend([(1, "0"), (3, "0"), (2, "10"), (3, "15")].map(|(others, niceness)| starved(&env, others, niceness)));
     server.signal(Signal::TERM);
     server.end().expect(0);
     let truth = json_lines(&env.path("truth.jsonl"));
+    let mut off = 0.0;
     for (row, run) in rows.iter().zip(env.runs("small")) {
-        let off = error(row, &truth, &run.join("cells/tiny/as_served/load/c8"));
+        off = error(row, &truth, &run.join("cells/tiny/as_served/load/c8"));
         assert!(off <= 0.05 || row["client_verdict"] == "client_limited", "off by {off}: {row:?}");
         assert_eq!(row["client_verdict"] == "client_limited", !row["client_limits"].is_empty());
     }
-    assert_eq!(rows.last().unwrap()["client_verdict"], "client_limited", "{:?}", rows.last());
+    assert!(off > 0.05, "the most starved client's figures are right to {off}, which shows nothing");
+}
+
+/// Measures once more with the client on a core that so many others want, at this niceness.
+fn starved(env: &TestEnv, others: usize, niceness: &str) -> Row {
+    let core = a_core();
+    let start = || (0..others).map(|_| env.start(env.program("sh", &["-c", "while :; do :; done"]))).collect();
+    let others: Vec<Running> = on_core(core, start);
+    let args = ["-n", niceness, env!("CARGO_BIN_EXE_benchrun"), "apply", "m.yaml", "--rerun", "bench"];
+    on_core(core, || env.start(env.program("nice", &args))).end().expect(0);
+    drop(others);
+    env.rows("small").remove(0)
+}
+
+#[test]
+fn what_a_client_leaves_unread_is_in_its_row() {
+    let Served { env, server } = served(&phase("load", ", concurrency: [8], duration: 3s, certify: false"));
+    env.expect(0, &["apply", "m.yaml"]);
+    let wait_ms = |row: &Row| row["client_socket_wait_ms_mean"].parse::<f64>().unwrap();
+    let calm = env.rows("small").remove(0);
+    assert!(wait_ms(&calm) < ITL_MS, "{calm:?}");
+    // Whoever looks is starved as well, and often comes to look when the rest has just read.
+    let seen = (0..5).map(|_| starved(&env, 2, "10")).find(|row| row["client_socket_bytes_max"] != "0");
+    assert!(wait_ms(&seen.expect("one of the looks finds something unread")) > 0.0);
+    server.signal(Signal::TERM);
+    server.end().expect(0);
 }
 
 /// By which share the worse of the 99th percentiles of TTFT and ITL is off from what the server did meanwhile.
