@@ -47,13 +47,33 @@ pub(super) fn read(point: &LoadPoint, clock: Clock, exchange: &Exchange) -> Read
     reading
 }
 
-/// The status of an HTTP answer and the time after which its server would like to be asked again.
-pub(super) fn refusal(point: &LoadPoint, exchange: &Exchange) -> Option<(u16, Option<Duration>)> {
-    if point.protocol == Protocol::TritonGrpc {
-        return None;
+/// Before a refused request is sent again, if the server does not name a time.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// What is longer is an answer, which need not be read to know that.
+const LONGEST_REFUSAL: usize = 16 << 10;
+/// In the messages of Triton's core and of TensorRT-LLM's executor whose queue is full. On a stream they have no code.
+const QUEUE_IS_FULL: [&str; 2] = ["Exceeds maximum queue size", "Maximum queue size of"];
+
+/// Whether the server refused a request for now, before it gave any of its answer: how long to wait before it is asked again.
+pub(super) fn refused_for_now(point: &LoadPoint, clock: Clock, exchange: &Exchange, end: &End) -> Option<Duration> {
+    let received = &exchange.received;
+    match end {
+        End::CutOff => None,
+        End::Failed(error) => {
+            let is_for_now = ["grpc_resource_exhausted", "grpc_unavailable"].contains(&error.kind.as_str());
+            (is_for_now && received.is_empty()).then_some(RETRY_PAUSE)
+        }
+        End::Complete if received.len() > LONGEST_REFUSAL => None,
+        End::Complete => {
+            let Reading { answer, refused } = read(point, clock, exchange);
+            if let Some(refused) = refused {
+                let is_for_now = ["http_429", "http_503"].contains(&refused.kind.as_str());
+                return is_for_now.then(|| http1::unframe(&received.whole()).retry_after.unwrap_or(RETRY_PAUSE));
+            }
+            let message = answer.error.filter(|_| answer.chunk_ns.is_empty())?.message;
+            QUEUE_IS_FULL.iter().any(|full| message.contains(full)).then_some(RETRY_PAUSE)
+        }
     }
-    let reply = http1::unframe(&exchange.received.whole());
-    (!matches!(reply.status, 0 | 200..300)).then_some((reply.status, reply.retry_after))
 }
 
 fn answer_in(body: &Arrivals, exchange: &Exchange, read: impl Fn(&Arrivals) -> Answer) -> Answer {

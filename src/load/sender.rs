@@ -11,14 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{ClosedByServer, Connection};
 use super::exchange::{Clock, End, Exchange, Ticket};
 use super::job::Job;
-use super::reading::{Reading, read, refusal};
+use super::reading::{Reading, read, refused_for_now};
 use super::received::Received;
 use super::request::Ask;
 use crate::record::{RequestError, RequestKind};
 use crate::workload::{Content, Message};
-
-/// Before a refused request is sent again, if the server does not name a time.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sends one request at a time over a connection of its own.
 pub(super) struct Sender {
@@ -170,11 +167,11 @@ impl Sender {
     async fn send(&mut self, request: &Bytes, exchange: &mut Exchange, heard_ns: &AtomicU64) -> End {
         loop {
             let end = self.send_once(request, exchange, heard_ns).await;
-            if !matches!(end, End::Complete) || exchange.attempts > self.job.point.retries {
+            if exchange.attempts > self.job.point.retries {
                 return end;
             }
-            let Some((429 | 503, pause)) = refusal(&self.job.point, exchange) else { return end };
-            sleep(pause.unwrap_or(RETRY_PAUSE)).await;
+            let Some(pause) = refused_for_now(&self.job.point, self.job.clock, exchange, &end) else { return end };
+            sleep(pause).await;
             exchange.received.clear();
             heard_ns.store(0, Ordering::Relaxed);
         }

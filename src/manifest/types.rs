@@ -263,8 +263,8 @@ pub struct Phase {
     /// Open a new connection for each request, and count its making as part of the request.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cold_connections: bool,
-    /// How often a request that the server refuses for now (429 or 503) is sent again, after the time it names. The
-    /// request's clock runs on.
+    /// How often a request that the server refuses for now (429 or 503; over gRPC RESOURCE_EXHAUSTED, UNAVAILABLE or a
+    /// full queue) is sent again, after the time it names or a second. The request's clock runs on.
     #[schemars(range(max = 100))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub retries: u32,

@@ -201,7 +201,8 @@ pub struct LoadPoint {
     pub arrival_seed: u64,
     /// A new connection for each request; its making counts as part of the request.
     pub cold_connections: bool,
-    /// How often a request that the server refused for now (429 or 503) is sent again, after the time it names.
+    /// How often a request that the server refused for now is sent again, after the time it names: HTTP status 429 or 503,
+    /// over gRPC RESOURCE_EXHAUSTED or UNAVAILABLE, or Triton's message that its queue is full.
     pub retries: u32,
     /// Seconds after which a request counts as failed with kind `timeout`.
     pub request_timeout_s: f64,

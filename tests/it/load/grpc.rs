@@ -125,6 +125,39 @@ async fn an_answer_that_does_not_stream_has_no_first_token() {
     assert_eq!(record.chunk_ns, [record.end_ns]);
 }
 
+fn refusal(message: &str) -> Responses {
+    vec![Ok(ModelStreamInferResponse { error_message: message.to_owned(), ..Default::default() })]
+}
+
+#[tokio::test]
+async fn what_a_full_server_refuses_is_sent_again_only_if_asked_for() {
+    const FULL: &str = "[request id: 0] Exceeds maximum queue size";
+    let script = |number| match number {
+        0 => vec![Err(Status::resource_exhausted("busy"))],
+        1 => refusal(FULL),
+        _ => vec![text("a", Position::Final)],
+    };
+    let server = Server::start(INPUTS, OUTPUTS, script).await;
+    check_error(&run_one(&server.url, point(Protocol::TritonGrpc)).await, "grpc_resource_exhausted", "busy");
+
+    let load = LoadPoint { retries: 2, ..point(Protocol::TritonGrpc) };
+    let server = Server::start(INPUTS, OUTPUTS, script).await;
+    let record = run_one(&server.url, load.clone()).await;
+    assert_eq!((record.status, record.attempts), (RequestStatus::Ok, 3), "{:?}", record.error);
+    assert!(record.end_ns - record.sent_ns >= 2_000_000_000, "its clock runs on");
+
+    for (answer, kind, expected) in [
+        (refusal("no such input"), "server", "no such input"),
+        ([vec![text("a", Position::Middle)], refusal(FULL)].concat(), "server", FULL),
+        (vec![text("a", Position::Middle), Err(Status::unavailable("gone"))], "grpc_unavailable", "gone"),
+    ] {
+        let server = Server::start(INPUTS, OUTPUTS, move |_| answer.clone()).await;
+        let record = run_one(&server.url, load.clone()).await;
+        check_error(&record, kind, expected);
+        assert_eq!(record.attempts, 1, "nothing that had begun, or fails for good, is sent again");
+    }
+}
+
 #[tokio::test]
 async fn requests_use_the_inputs_that_the_model_lists() {
     let server = Server::start(INPUTS, OUTPUTS, |_| vec![text("a", Position::Final)]).await;
