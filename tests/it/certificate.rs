@@ -21,8 +21,12 @@ struct Served {
 }
 
 fn served(phases: &str) -> Served {
+    served_at(TTFT_MS, ITL_MS, phases)
+}
+
+fn served_at(ttft_ms: f64, itl_ms: f64, phases: &str) -> Served {
     let env = TestEnv::new();
-    let (ttft, itl) = (format!("{TTFT_MS}ms"), format!("{ITL_MS}ms"));
+    let (ttft, itl) = (format!("{ttft_ms}ms"), format!("{itl_ms}ms"));
     let place = ["--port", "0", "--port-file", "port.json", "--truth", "truth.jsonl"];
     let server = env.start(env.command(&[&["engine", "--null", "--ttft", &ttft, "--itl", &itl], &place[..]].concat()));
     eventually("the server writes its port", || env.path("port.json").exists());
@@ -43,8 +47,12 @@ benchmarks: {{{phases}}}
 }
 
 fn phase(name: &str, more: &str) -> String {
+    phase_of(20, name, more)
+}
+
+fn phase_of(tokens: u32, name: &str, more: &str) -> String {
     format!(
-        "{name}: {{protocol: openai-completions, data: {{jsonl: {{path: prompts.jsonl}}}}, output: {{mode: exact, tokens: 20}}{more}}}"
+        "{name}: {{protocol: openai-completions, data: {{jsonl: {{path: prompts.jsonl}}}}, output: {{mode: exact, tokens: {tokens}}}{more}}}"
     )
 }
 
@@ -119,6 +127,21 @@ fn a_starved_client_is_called_the_limit_before_its_figures_are_wrong() {
         assert_eq!(row["client_verdict"] == "client_limited", !row["client_limits"].is_empty());
     }
     assert!(off > 0.05, "the most starved client's figures are right to {off}, which shows nothing");
+}
+
+#[test]
+fn a_client_with_little_to_do_is_ok() {
+    // 4 % of a second: a client that adds so much is rare even on a busy host, and not five times in a row.
+    let little = phase_of(3, "load", ", concurrency: [1], requests: 1");
+    let Served { env, server } = served_at(1000.0, 1000.0, &little);
+    let verdicts = (0..5).map(|_| {
+        env.expect(0, &["apply", "m.yaml", "--rerun", "bench"]);
+        env.rows("small").remove(0)
+    });
+    let mut rows = verdicts.inspect(|row| assert_ne!(row["client_verdict"], "", "{row:?}"));
+    assert!(rows.any(|row| row["client_verdict"] == "ok" && row["client_limits"].is_empty()));
+    server.signal(Signal::TERM);
+    server.end().expect(0);
 }
 
 /// Measures once more with the client on a core that so many others want, at this niceness.
