@@ -132,16 +132,18 @@ const LMDEPLOY: Family = Family {
     work: &[],
 };
 
-/// `trtllm-serve`, at `/prometheus/metrics`, with `return_perf_metrics`.
+/// tensorrt_llm/metrics/collector.py; at `/prometheus/metrics`, with `return_perf_metrics`. The first versions have the
+/// requests and the histograms alone, the very first (1.1) without the prefix; token counters and gauges came in 2026, the
+/// gauges with `enable_iter_perf_stats`.
 const TRTLLM_SERVE: Family = Family {
     prefix: "trtllm_",
     requests: &[&["trtllm_request_success_total"]],
-    prompt_tokens: &[],
-    generation_tokens: &[],
+    prompt_tokens: &[&["trtllm_prompt_tokens_total"]],
+    generation_tokens: &[&["trtllm_generation_tokens_total"]],
     ttft: &[seconds("trtllm_time_to_first_token_seconds")],
     queue: &[seconds("trtllm_request_queue_time_seconds")],
     kv_cache_usage: &[gauge(&["trtllm_kv_cache_utilization"])],
-    prefix_hits: &[],
+    prefix_hits: &[Share { part: &["trtllm_prompt_cached_tokens_total"], whole: &["trtllm_prompt_tokens_total"] }],
     running: &[&["trtllm_num_requests_running"]],
     waiting: &[&["trtllm_num_requests_waiting"]],
     work: &[],

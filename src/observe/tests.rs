@@ -9,6 +9,7 @@ const VLLM: &str = include_str!("fixtures/vllm.txt");
 const VLLM_0_8: &str = include_str!("fixtures/vllm-0.8.txt");
 const SGLANG: &str = include_str!("fixtures/sglang.txt");
 const LMDEPLOY: &str = include_str!("fixtures/lmdeploy.txt");
+const TRTLLM_SERVE: &str = include_str!("fixtures/trtllm-serve.txt");
 const LLAMA_CPP: &str = include_str!("fixtures/llamacpp.txt");
 const TRITON: &str = include_str!("fixtures/triton.txt");
 
@@ -61,6 +62,7 @@ fn each_engine_is_read_by_its_own_names() {
         // Both ranks of its tensor parallel group tell the same queue.
         (SGLANG, "any", [10.0, 640.0, 160.0, 160.0, 390.0, 5.0, 0.28, 0.1, 4.0, 0.0]),
         (LMDEPLOY, "any", [10.0, 1000.0, 500.0, 50.0, 59.8, 10.0, 0.5, 0.0, 6.0, 2.0]),
+        (TRTLLM_SERVE, "any", [10.0, 640.0, 320.0, 70.0, 79.8, 2.0, 0.125, 0.25, 3.0, 1.0]),
         (LLAMA_CPP, "any", [no, 500.0, 300.0, no, no, no, no, 0.1, 2.0, 5.0]),
         // The queues of all models of the ensemble, for each request to it.
         (TRITON, "ensemble", [10.0, 700.0, 400.0, 180.0, 493.333_333_333, 0.5, 0.25, no, 3.0, 1.0]),
