@@ -3,9 +3,10 @@
 
     scripts/accuracy.py measure [BENCHRUN [ROUNDS]]  time stamps and CPU at 1 to 1,000 streams, beside a bare loop
     scripts/accuracy.py scale [BENCHRUN]             10,000 streams, a million requests, 2,000 requests a second
+    scripts/accuracy.py starve [BENCHRUN]            a client that gets less and less of a core: figures and verdict
     scripts/accuracy.py compare RUN_FOLDER TRUTH.jsonl
 
-`measure` and `scale` start `benchrun engine --null`, a server without a model on an exact timetable, and put load on it
+`measure`, `scale` and `starve` start `benchrun engine --null`, a server without a model on an exact timetable, and put load on it
 with BENCHRUN (target/release/benchrun if absent). The bare loop is benches/bare_client.rs. `compare` holds the records of a run of `benchrun bench` or `benchrun
 apply` against the log of any server on the same host: one line with `monotonic_start_ns`, then one for each request with
 `client_id` (the number that the request carried as `x-request-id`, or as its KServe id) and `chunks_ns`, taken right
@@ -232,19 +233,84 @@ def scale(benchrun, folder):
             print(f"{name}, {protocol}: {figures}; {memory_mib:.0f} MiB, {cpu_s:.0f} s of CPU in {time.monotonic() - began:.0f} s, {stolen() - stolen_before:.1f} s stolen by other machines", flush=True)
 
 
+STARVE = """
+name: starve
+models: {{m: {{dummy: {{}}}}}}
+engine: {{name: endpoint, settings: {{url: "{url}", served_model: ensemble}}}}
+matrix: {{axes: {{precision: [as_served]}}}}
+benchmarks:
+  load:
+    protocol: openai-completions
+    data: {{synthetic: {{isl: 16}}}}
+    output: {{mode: exact, tokens: 50}}
+    concurrency: [8]
+    requests: 80
+"""
+
+
+@contextmanager
+def busy(core, programs):
+    """So many programs that want all of the core."""
+    others = [subprocess.Popen(["taskset", "-c", str(core), "sh", "-c", "while :; do :; done"]) for _ in range(programs)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def off(row, point_folder, truth):
+    """By which share the reported p99 of TTFT and of ITL are off from what the server did."""
+    start, requests = truth
+    origin = json.loads((point_folder / "point.json").read_text())["client"]["began_monotonic_ns"]
+    with open(point_folder / "requests.jsonl") as lines:
+        records = [record for record in map(json.loads, lines) if record["kind"] == "measure"]
+    begin, end = origin + min(it["sent_ns"] for it in records), origin + max(it["end_ns"] for it in records)
+    mine = [it for it in requests if begin <= start + it["arrival_ns"] <= end]
+    ttft = [it["chunks_ns"][0] - it["arrival_ns"] for it in mine]
+    itl = [later - chunk for it in mine for chunk, later in zip(it["chunks_ns"], it["chunks_ns"][1:])]
+    reported = [(row["ttft_ms_p99"], ttft), (row["itl_ms_p99"], itl)]
+    return [abs(float(told) / (percentile(true, 99) / 1e6) - 1) for told, true in reported]
+
+
+def starve(benchrun, folder):
+    """The client shares one core with programs of the same priority as its own, or a higher one."""
+    core, manifest, truth_file = min(os.sched_getaffinity(0)), folder / "starve.yaml", folder / "truth.jsonl"
+    signs = ["client_poll_delay_ms_p99_9", "client_socket_wait_ms_mean", "client_ttft_ms_p99", "client_itl_ms_p99"]
+    show_head(["others on its core", "niceness", "TTFT p99 off by", "ITL p99 off by", "verdict", *signs, "stolen, s"])
+    for others, niceness in [(0, 0), (1, 0), (2, 0), (3, 0), (1, 5), (2, 5), (2, 10), (3, 15)]:
+        with null_server(benchrun, folder, "--ttft", "100ms", "--itl", "20ms", "--truth", truth_file) as url:
+            manifest.write_text(STARVE.format(url=url))
+            apply = [benchrun, "--home", folder / "home", "apply", "--rerun", "bench", manifest]
+            stolen_before = stolen()
+            with busy(core, others):
+                run_with_cost(["taskset", "-c", str(core), "nice", "-n", str(niceness), *apply])
+            stolen_s = stolen() - stolen_before
+        latest = folder / "home/runs/starve/latest"
+        with open(latest / "results.csv") as rows:
+            (row,) = csv.DictReader(rows)
+        (point,) = latest.glob("cells/**/point.json")
+        shares = [f"{share:.1%}" for share in off(row, point.parent, read_truth(truth_file))]
+        figures = [float(row[sign]) if row[sign] else "" for sign in signs]
+        show_row([others, niceness, *shares, row["client_verdict"], *figures, stolen_s])
+
+
 def main():
     arguments = sys.argv[1:]
     if len(arguments) == 3 and arguments[0] == "compare":
         show_comparison(Path(arguments[1]), arguments[2])
         return
-    if not arguments or len(arguments) > 3 or arguments[0] not in ("measure", "scale"):
+    if not arguments or len(arguments) > 3 or arguments[0] not in ("measure", "scale", "starve"):
         sys.exit(__doc__)
     what, benchrun, rounds = (*arguments, *[PROJECT / "target/release/benchrun", 3][len(arguments) - 1 :])
     with tempfile.TemporaryDirectory() as folder:
         if what == "measure":
             measure(benchrun, Path(folder), int(rounds))
-        else:
+        elif what == "scale":
             scale(benchrun, Path(folder))
+        else:
+            starve(benchrun, Path(folder))
 
 
 if __name__ == "__main__":
