@@ -98,22 +98,19 @@ fn stream_infer(shard: &Arc<Shard>, message: Bytes) -> Messages {
         Ok(request) => request,
         Err(error) => return failure(error.to_string()),
     };
-    let (protocol, chunks): (_, fn(ModelInferRequest, Chunking) -> Result<Chunks, String>) =
-        match request.model_name.as_str() {
-            lmdeploy::TURBOMIND => (Protocol::LmdeployTriton, ids),
-            _ => (Protocol::TritonGrpc, texts),
-        };
+    let for_turbomind = request.model_name == lmdeploy::TURBOMIND;
+    let protocol = if for_turbomind { Protocol::LmdeployTriton } else { Protocol::TritonGrpc };
     let course = Course::start(shard, protocol, request.id.clone());
-    chunks(request, shard.chunking).map_or_else(failure, |chunks| Answer::new(course, chunks).boxed())
+    let chunks = if for_turbomind { ids(request, shard.chunking) } else { texts(&request, shard.chunking) };
+    chunks.map_or_else(failure, |chunks| Answer::new(course, chunks).boxed())
 }
 
 /// `Err` is a complaint.
-fn texts(request: ModelInferRequest, chunking: Chunking) -> Result<Chunks, String> {
-    let ask = read(&request)?;
-    let empty_final = flag(&request, "triton_enable_empty_final_response");
-    let encode =
-        |tokens, is_last| framed(&success(response(&request, chunking, &ask, tokens, is_last && !empty_final)));
-    let tail = if empty_final { framed(&success(envelope(&request, true))) } else { Bytes::new() };
+fn texts(request: &ModelInferRequest, chunking: Chunking) -> Result<Chunks, String> {
+    let ask = read(request)?;
+    let empty_final = flag(request, "triton_enable_empty_final_response");
+    let encode = |tokens, is_last| framed(&success(response(request, chunking, &ask, tokens, is_last && !empty_final)));
+    let tail = if empty_final { framed(&success(envelope(request, true))) } else { Bytes::new() };
     Ok(Chunks::new(&ask, chunking, encode, tail))
 }
 

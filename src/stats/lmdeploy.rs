@@ -40,7 +40,7 @@ impl ScriptFigures {
         let measured = || records.iter().filter(|record| record.kind == RequestKind::Measure);
         let streamed = measured().any(|record| record.first_token_ns.is_some());
         let of_tis = matches!(method, Method::Tis | Method::TisA1);
-        let lost = of_tis.then(|| lost(measured())).unwrap_or_default();
+        let lost = if of_tis { lost(measured()) } else { HashMap::new() };
         let survives = |record: &&RequestRecord| lost.get(&record.worker).is_none_or(|last| record.request > *last);
         let kept: Vec<ScriptRequest> =
             measured().filter(survives).filter_map(|record| kept(method, record, streamed)).collect();
