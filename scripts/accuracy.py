@@ -2,12 +2,15 @@
 """How exact and how light the load generator is, on this host.
 
     scripts/accuracy.py measure [BENCHRUN [ROUNDS]]  time stamps and CPU at 1 to 1,000 streams, beside a bare loop
+    scripts/accuracy.py speed [BENCHRUN [ROUNDS]]    chunks a second that it can take in, beside a bare loop
+    scripts/accuracy.py protocols [BENCHRUN]         the same timetable over every protocol
     scripts/accuracy.py scale [BENCHRUN]             10,000 streams, a million requests, 2,000 requests a second
     scripts/accuracy.py compare RUN_FOLDER TRUTH.jsonl
 
-`measure` and `scale` start `benchrun engine --null`, a server without a model on an exact timetable, and put load on it
-with BENCHRUN (target/release/benchrun if absent). The bare loop is benches/bare_client.rs. `compare` holds the records of a run of `benchrun bench` or `benchrun
-apply` against the log of any server on the same host: one line with `monotonic_start_ns`, then one for each request with
+All but `compare` start `benchrun engine --null`, a server without a model on an exact timetable, and put load on it
+with BENCHRUN (target/release/benchrun if absent). The bare loop is benches/bare_client.rs. `speed` gives the server and the
+client a core each. `compare` holds the records of a run of `benchrun bench` or `benchrun apply` against the log of any
+server on the same host: one line with `monotonic_start_ns`, then one for each request with
 `client_id` (the number that the request carried as `x-request-id`, or as its KServe id) and `chunks_ns`, taken right
 before each chunk was written. Both clocks are the host's CLOCK_MONOTONIC. A chunk's error is the client's stamp less the
 server's; the first chunk's is that of TTFT.
@@ -67,8 +70,7 @@ def compare(point_folder, truth):
     """As `errors`, of a load point's records."""
     point = json.loads((point_folder / "point.json").read_text())
     origin = point["client"]["began_monotonic_ns"]
-    with open(point_folder / "requests.jsonl") as lines:
-        records = [json.loads(line) for line in lines]
+    records = read_lines(point_folder / "requests.jsonl")
     begin = origin + min(record["sent_ns"] for record in records)
     end = origin + max(record["end_ns"] for record in records)
     start, requests = truth
@@ -89,8 +91,14 @@ def figures(first, later):
     return [percentile(values, p) if values else float("nan") for values in (first, later) for p in (50, 99)]
 
 
+def shown(cell):
+    if isinstance(cell, float):
+        return f"{cell:.3f}" if abs(cell) < 1000 else f"{cell:,.0f}"
+    return str(cell)
+
+
 def show_row(cells):
-    print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |", flush=True)
+    print("| " + " | ".join(map(shown, cells)) + " |", flush=True)
 
 
 def show_head(names):
@@ -108,10 +116,10 @@ def show_comparison(run, truth_file):
 
 
 @contextmanager
-def null_server(benchrun, folder, *flags):
+def null_server(benchrun, folder, *flags, core=None):
     port_file = folder / "port.json"
     port_file.unlink(missing_ok=True)
-    command = [benchrun, "engine", "--null", "--port", "0", "--port-file", port_file, *flags]
+    command = [*on_core(core), benchrun, "engine", "--null", "--port", "0", "--port-file", port_file, *flags]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not port_file.exists() or not port_file.read_text():
@@ -120,6 +128,10 @@ def null_server(benchrun, folder, *flags):
     finally:
         server.terminate()
         server.wait()
+
+
+def on_core(core):
+    return [] if core is None else ["taskset", "--cpu-list", str(core)]
 
 
 def run_with_cost(command):
@@ -136,17 +148,26 @@ def stolen():
     return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def measure_benchrun(benchrun, folder, url, protocol, streams, requests, tokens):
-    command = [benchrun, "--home", folder / "home", "bench", "-u", url, "-i", protocol, "-m", "ensemble"]
+def point_of_bench(folder):
+    (point,) = (folder / "home/runs/bench/latest").glob("cells/**/point.json")
+    return point.parent
+
+
+def run_bench(benchrun, folder, url, protocol, streams, requests, tokens, core=None):
+    command = [*on_core(core), benchrun, "--home", folder / "home", "bench", "-u", url, "-i", protocol, "-m", "ensemble"]
     command += ["--concurrency", str(streams), "--requests", str(requests), "--warmup-requests", "0"]
     command += ["--input-data", folder / "prompts.jsonl", "--max-tokens", str(tokens)]
-    cpu_s, _ = run_with_cost(command)
+    return run_with_cost(command)
 
-    def answers(truth):
-        (point,) = (folder / "home/runs/bench/latest").glob("cells/**/point.json")
-        return compare(point.parent, truth)[1:]
 
-    return cpu_s, answers
+def write_prompts(folder):
+    prompts = "".join(json.dumps({"text_input": f"prompt {n} of some words"}) + "\n" for n in range(1000))
+    (folder / "prompts.jsonl").write_text(prompts)
+
+
+def measure_benchrun(benchrun, folder, url, protocol, streams, requests, tokens):
+    cpu_s, _ = run_bench(benchrun, folder, url, protocol, streams, requests, tokens)
+    return cpu_s, lambda truth: compare(point_of_bench(folder), truth)[1:]
 
 
 def build_bare_client():
@@ -156,25 +177,30 @@ def build_bare_client():
     return next(message["executable"] for message in messages if message.get("executable"))
 
 
-def measure_bare(bare_client, folder, url, protocol, streams, requests, tokens):
+def run_bare(bare_client, folder, url, protocol, streams, requests, tokens, core=None):
+    """CPU seconds, and the answers as lines of JSON."""
     stamps = folder / "stamps.jsonl"
     numbers = map(str, [streams, requests, tokens])
-    command = [bare_client, protocol, url.removeprefix("http://"), *numbers, stamps]
+    command = [*on_core(core), bare_client, protocol, url.removeprefix("http://"), *numbers, stamps]
     cpu_s = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return cpu_s, stamps
 
-    def answers(truth):
-        with open(stamps) as lines:
-            read = [json.loads(line) for line in lines]
-        return errors([(answer["request"], answer["chunk_ns"]) for answer in read], truth)
 
+def read_lines(path):
+    with open(path) as lines:
+        return [json.loads(line) for line in lines]
+
+
+def measure_bare(bare_client, folder, url, protocol, streams, requests, tokens):
+    cpu_s, stamps = run_bare(bare_client, folder, url, protocol, streams, requests, tokens)
+    answers = lambda truth: errors([(answer["request"], answer["chunk_ns"]) for answer in read_lines(stamps)], truth)
     return cpu_s, answers
 
 
 def measure(benchrun, folder, rounds):
     """Medians over the rounds, of each figure by itself; the clients take turns."""
     clients = {"benchrun": (measure_benchrun, benchrun), "bare loop": (measure_bare, build_bare_client())}
-    prompts = folder / "prompts.jsonl"
-    prompts.write_text("".join(json.dumps({"text_input": f"prompt {n} of some words"}) + "\n" for n in range(1000)))
+    write_prompts(folder)
     show_head(["protocol", "streams", "client", "chunks", "lost", *FIGURES, "CPU a chunk, us", "stolen, s"])
     for streams, requests, tokens in [(1, 20, 50), (10, 100, 50), (100, 400, 50), (1000, 2000, 200)]:
         # At 1,000 streams a spread of TTFT, or all chunks of all streams would come at the same moments.
@@ -192,6 +218,44 @@ def measure(benchrun, folder, rounds):
             for client, seen in rows.items():
                 lost, *medians = [statistics.median(column) for column in zip(*seen)]
                 show_row([protocol, streams, client, requests * tokens, lost, *medians])
+
+
+def speed(benchrun, folder, rounds):
+    """Chunks a second from the first to the last one, of a server that sends as fast as it can: medians of the rounds."""
+    bare_client = build_bare_client()
+    write_prompts(folder)
+    streams, requests, tokens = 64, 5000, 400
+    show_head(["protocol", "benchrun, chunks/s", "bare loop, chunks/s", "ratio"])
+    for protocol in ["openai", "grpc"]:
+        rates = {"benchrun": [], "bare": []}
+        for _ in range(rounds):
+            with null_server(benchrun, folder, core=0) as url:
+                run_bench(benchrun, folder, url, protocol, streams, requests, tokens, core=1)
+            chunks = [record["chunk_ns"] for record in read_lines(point_of_bench(folder) / "requests.jsonl")]
+            rates["benchrun"].append(rate(chunks))
+            with null_server(benchrun, folder, core=0) as url:
+                _, stamps = run_bare(bare_client, folder, url, protocol, streams, requests, tokens, core=1)
+            rates["bare"].append(rate([answer["chunk_ns"] for answer in read_lines(stamps)]))
+        ours, bare = (statistics.median(seen) for seen in rates.values())
+        show_row([protocol, ours, bare, ours / bare])
+
+
+def rate(answers):
+    first = min(chunks[0] for chunks in answers)
+    last = max(chunks[-1] for chunks in answers)
+    return sum(map(len, answers)) / (last - first) * 1e9
+
+
+def protocols(benchrun, folder):
+    """Medians in ms, of ten streams."""
+    write_prompts(folder)
+    columns = ["ttft_ms_p50", "tpot_ms_p50", "itl_ms_p50", "e2e_ms_p50"]
+    show_head(["protocol", *columns])
+    for protocol in ["openai", "openai-chat", "grpc", "http-stream", "http"]:
+        with null_server(benchrun, folder, "--ttft", "50ms", "--itl", "20ms") as url:
+            run_bench(benchrun, folder, url, protocol, 10, 200, 50)
+        (row,) = csv.DictReader((folder / "home/runs/bench/latest/results.csv").read_text().splitlines())
+        show_row([protocol, *[float(row[column]) if row[column] else "" for column in columns]])
 
 
 SCALE = """
@@ -237,14 +301,15 @@ def main():
     if len(arguments) == 3 and arguments[0] == "compare":
         show_comparison(Path(arguments[1]), arguments[2])
         return
-    if not arguments or len(arguments) > 3 or arguments[0] not in ("measure", "scale"):
+    with_rounds, without = {"measure": measure, "speed": speed}, {"protocols": protocols, "scale": scale}
+    if not arguments or len(arguments) > 3 or arguments[0] not in {**with_rounds, **without}:
         sys.exit(__doc__)
     what, benchrun, rounds = (*arguments, *[PROJECT / "target/release/benchrun", 3][len(arguments) - 1 :])
     with tempfile.TemporaryDirectory() as folder:
-        if what == "measure":
-            measure(benchrun, Path(folder), int(rounds))
+        if what in with_rounds:
+            with_rounds[what](benchrun, Path(folder), int(rounds))
         else:
-            scale(benchrun, Path(folder))
+            without[what](benchrun, Path(folder))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,9 @@ fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
         prompt: Option<Given<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         messages: Option<Cow<'a, [Message]>>,
+        /// What LMDeploy's server takes where there are no messages.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        input_ids: Option<&'a [u32]>,
         max_tokens: u32,
         #[serde(skip_serializing_if = "Option::is_none")]
         min_tokens: Option<u32>,
@@ -110,15 +113,17 @@ fn openai(model: &str, point: &LoadPoint, ask: &Ask<'_>) -> Bytes {
     struct StreamOptions {
         include_usage: bool,
     }
+    let ids = match &*ask.content {
+        Content::Tokens(ids) => Some(ids.as_slice()),
+        Content::Text(_) | Content::Messages(_) => None,
+    };
     let chat = point.protocol == Protocol::OpenaiChat;
     let exact = point.output.mode == OutputMode::Exact;
     let body = Body {
         model,
-        prompt: (!chat).then(|| match &*ask.content {
-            Content::Tokens(ids) => Given::Tokens(ids),
-            Content::Text(_) | Content::Messages(_) => Given::Text(ask.content.text()),
-        }),
-        messages: chat.then(|| ask.content.messages()),
+        prompt: (!chat).then(|| ids.map_or_else(|| Given::Text(ask.content.text()), Given::Tokens)),
+        messages: chat.then(|| if ids.is_some() { Cow::Borrowed(&[][..]) } else { ask.content.messages() }),
+        input_ids: ids.filter(|_| chat),
         max_tokens: ask.output_tokens,
         min_tokens: exact.then_some(ask.output_tokens),
         ignore_eos: exact.then_some(true),

@@ -480,7 +480,8 @@ pub struct Synthetic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_time_ms: Option<Amount>,
     /// With the method `lmdeploy-static`: send ids from 0 to 100, as the script does, in place of text. The server has to
-    /// take them for a `prompt`, as vLLM, SGLang and llama-server do.
+    /// take them for a `prompt`, as vLLM, SGLang and llama-server do; LMDeploy's own, from v0.14.0 on, takes them beside
+    /// empty `messages`, with `protocol: openai-chat`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub token_ids: bool,
 }

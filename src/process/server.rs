@@ -4,6 +4,7 @@ use std::io::{self, PipeWriter, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use procfs::process::Process;
@@ -18,6 +19,9 @@ use crate::process::program::resolve_program;
 use crate::process::record::CommandRecord;
 use crate::process::spec::CommandSpec;
 use crate::process::supervise::{end_order, watch_arguments};
+
+/// Tries to read a new program's environment, each a millisecond longer after the one before.
+const ENVIRONMENT_LOOKS: u64 = 20;
 
 /// A program that is up, with all that it starts.
 ///
@@ -117,8 +121,13 @@ impl Server {
     /// The value of a variable in its environment, if it is set and text.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
-        let environment = Process::new(self.root()).and_then(|supervisor| supervisor.environ()).ok()?;
-        environment.get(OsStr::new(name)).and_then(|value| value.to_str()).map(str::to_owned)
+        let environment = || Process::new(self.root()).and_then(|supervisor| supervisor.environ()).ok();
+        // For a moment after a program was started the kernel has not laid out its environment, which reads as empty.
+        let laid_out = (0..ENVIRONMENT_LOOKS).find_map(|look| {
+            thread::sleep(Duration::from_millis(look));
+            environment().filter(|variables| !variables.is_empty())
+        });
+        laid_out?.get(OsStr::new(name)).and_then(|value| value.to_str()).map(str::to_owned)
     }
 
     fn root(&self) -> i32 {

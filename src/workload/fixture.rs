@@ -1,6 +1,7 @@
 //! Tokenizers of several kinds and a load point, for tests.
 
 use std::collections::HashSet;
+use std::str::FromStr as _;
 
 use tokenizers::AddedToken;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -64,12 +65,16 @@ fn in_parts(first: PreTokenizerWrapper, use_regex: bool) -> tokenizers::Tokenize
     trained(tokenizer, true)
 }
 
-/// Makes one word of the whole text, with `▁` for spaces, as Llama 2 does.
+/// Makes one word of the whole text, with `▁` for spaces, and falls back on bytes, as Llama 2 does.
 pub(super) fn prepended() -> tokenizers::Tokenizer {
     let spaces = [Prepend::new("▁".to_owned()).into(), Replace::new(" ", "▁").unwrap().into()];
     let mut tokenizer = metaspace();
     tokenizer.with_pre_tokenizer(None::<Metaspace>).with_normalizer(Some(Normalizers::new(spaces.into()))).unwrap();
-    tokenizer
+    let mut file: serde_json::Value = serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
+    file["model"]["byte_fallback"] = true.into();
+    let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
+    vocabulary.extend((0..=u8::MAX).map(|byte| (format!("<0x{byte:02X}>"), (1000 + u32::from(byte)).into())));
+    tokenizers::Tokenizer::from_str(&file.to_string()).unwrap()
 }
 
 pub(super) fn words() -> tokenizers::Tokenizer {

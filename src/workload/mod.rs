@@ -10,6 +10,7 @@ mod draw;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod joints;
 mod make;
 mod pairs;
 mod parquet;

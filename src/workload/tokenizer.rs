@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use tokenizers::Model as _;
+
 use super::WorkloadError;
 
 /// A model's own tokenizer. A prompt is counted as text, without special tokens, unless a method counts otherwise.
@@ -32,7 +34,14 @@ impl Tokenizer {
 
     fn count_as(&self, text: &str, with_special: bool) -> Result<u32, WorkloadError> {
         let tokens = self.encode_as(text, with_special)?.len();
-        u32::try_from(tokens).map_err(|_| self.failed("encode text", "it has more than 2^32 tokens".to_owned()))
+        u32::try_from(tokens).map_err(|_| self.too_many())
+    }
+
+    /// Tokens of what the model gets as one word, as it gets it: normalized.
+    pub(super) fn count_word(&self, word: &str) -> Result<u32, WorkloadError> {
+        let tokens = self.inner.get_model().tokenize(word);
+        let tokens = tokens.map_err(|error| self.failed("encode text", error.to_string()))?.len();
+        u32::try_from(tokens).map_err(|_| self.too_many())
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, WorkloadError> {
@@ -62,6 +71,10 @@ impl Tokenizer {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn too_many(&self) -> WorkloadError {
+        self.failed("encode text", "it has more than 2^32 tokens".to_owned())
     }
 
     fn failed(&self, action: &'static str, reason: String) -> WorkloadError {

@@ -63,6 +63,17 @@ impl Words {
     }
 }
 
+/// A word of ASCII as a byte-level model reads it: bytes that cannot be seen have a character of their own. By GPT-2's
+/// `bytes_to_unicode`.
+pub(super) fn byte_level(word: &str) -> String {
+    let seen = |byte: u8| match byte {
+        b'!'..=b'~' => char::from(byte),
+        0x7f => '\u{121}',
+        _ => char::from_u32(0x100 + u32::from(byte)).expect("it is no surrogate"),
+    };
+    word.bytes().map(seen).collect()
+}
+
 /// Bytes of the first word. The order of the alternatives is the expression's.
 fn gpt2(text: &[u8], digits: Digits) -> usize {
     if let Some(length) = contraction(text, |letter| letter) {

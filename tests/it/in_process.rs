@@ -95,7 +95,7 @@ fn methods_that_called_an_engine_in_its_own_process_still_can() {
 
     let with = |method: &str| phase.replace("lmdeploy-static@v0.1.0", method).replace("synthetic", "sharegpt");
     for (phase, message) in [
-        (phase.replace("in-process", "openai-chat"), "`protocol` is given beside a `method`"),
+        (phase.replace("in-process", "triton-grpc"), "`protocol` is given beside a `method`"),
         (with("lmdeploy-api@v0.1.0"), "`protocol` is given beside a `method`"),
     ] {
         sweep(&env, &["lmdeploy"], &phase);

@@ -208,6 +208,7 @@ fn what_is_not_the_method_is_refused() {
     for (phase, complaint) in [
         ("{method: lmdeploy-api@v0.1.0}", "takes its requests out of a ShareGPT file"),
         ("{method: lmdeploy-static@v0.1.0, data: {sharegpt: {path: talks.json}}}", "prompts of fixed lengths"),
+        ("{method: lmdeploy-static@v0.1.0, protocol: openai-chat}", "`protocol` is given beside a `method`"),
         ("{method: lmdeploy-api@v9, requests: 1}", "lmdeploy-api@v0.1.0"),
         ("{concurrency: [1], requests: 1, output: {tokens: 1}, data: {synthetic: {isl: 1}}}", "how requests travel"),
         (

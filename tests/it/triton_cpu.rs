@@ -203,6 +203,67 @@ fn the_server_tells_which_blocks_it_had() {
     }
 }
 
+/// The model that runs the other three itself answers as the ensemble does, with each text by itself or with all so far.
+#[test]
+#[ignore = "needs a Triton server: scripts/check.sh installs one"]
+fn the_bls_model_answers_like_the_ensemble() {
+    let phases = "  grpc: {protocol: triton-grpc, concurrency: [2], requests: 4}
+  sse: {protocol: triton-generate-stream, concurrency: [2], requests: 4}
+";
+    let models = "kv_cache_reuse: [false]\n    request_model: [ensemble, tensorrt_llm_bls]\n    accumulate_tokens: [false, true]";
+    for version in ["0.11.0", "1.2.1"] {
+        let text = with_phases("false", phases).replace("kv_cache_reuse: [false]", models);
+        let env = user(&text.replace("version: \"0.11.0\"", &format!("version: \"{version}\"")));
+        apply(&env, 0);
+        let rows = env.rows("triton-cpu");
+        assert_eq!(column(&rows, "status"), ["ok"; 8], "{version}");
+        for row in &rows {
+            assert_eq!(row["output_tokens_mean"], "16.0", "each text once: {row:?}");
+            assert!((5.0..100.0).contains(&number(row, "itl_ms_p50")), "paced at 10 ms: {row:?}");
+        }
+        let answers = |model: &str, accumulated: bool| -> BTreeMap<String, Value> {
+            let cells = env.latest("triton-cpu").join("cells/tiny-qwen2/fp16/bs4/isl64/osl16/kv_cache_reuse-false");
+            let cell = cells.join(format!("request_model-{model}/accumulate_tokens-{accumulated}"));
+            let requests = json_lines(&cell.join("grpc/c2/requests.jsonl")).into_iter();
+            requests.map(|request| (request["request"].to_string(), request["output_text"].clone())).collect()
+        };
+        let ensemble = answers("ensemble", false);
+        assert!(
+            ensemble.len() >= 4 && ensemble.values().all(|text| !text.as_str().unwrap().is_empty()),
+            "{ensemble:?}"
+        );
+        for accumulated in [false, true] {
+            assert_eq!(answers("tensorrt_llm_bls", accumulated), ensemble, "{version} {accumulated}");
+        }
+    }
+}
+
+/// A server that does not stream answers in one piece, over every protocol.
+#[test]
+#[ignore = "needs a Triton server: scripts/check.sh installs one"]
+fn a_server_that_does_not_stream_answers_whole() {
+    let phases = "  grpc: {protocol: triton-grpc, streaming: false, concurrency: [2], requests: 4}
+  http: {protocol: triton-generate, streaming: false, concurrency: [2], requests: 4}
+";
+    for version in ["0.11.0", "1.2.1"] {
+        let text = with_phases("false", phases)
+            .replace(
+                "kv_cache_reuse: [false]",
+                "kv_cache_reuse: [false]\n    request_model: [ensemble, tensorrt_llm_bls]",
+            )
+            .replace("    family: qwen\n", "    family: qwen\n    decoupled: false\n")
+            .replace("version: \"0.11.0\"", &format!("version: \"{version}\""));
+        let env = user(&text);
+        apply(&env, 0);
+        let rows = env.rows("triton-cpu");
+        assert_eq!(column(&rows, "status"), ["ok"; 4], "{version}");
+        for row in &rows {
+            assert_eq!((row["output_tokens_mean"].as_str(), row["itl_ms_p50"].as_str()), ("16.0", ""), "{row:?}");
+            assert!(number(row, "e2e_ms_p50") > 100.0, "16 steps of 10 ms: {row:?}");
+        }
+    }
+}
+
 /// TensorRT-LLM's PyTorch path under Triton: one Python model, which streams the whole text so far.
 #[test]
 #[ignore = "needs a Triton server: scripts/check.sh installs one"]

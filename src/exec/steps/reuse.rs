@@ -99,7 +99,9 @@ async fn seen(job: &Job, running: &Running, point: &Point, cancel: &Cancellation
     load::run(load, sink, |_| (), cancel.clone()).await.ok()?;
     let records = records(&file)?;
     let mut sent = Sent::default();
-    records.iter().for_each(|record| sent.add(record));
+    for record in &records {
+        sent.add(record);
+    }
     let (server, _) = observation.finish(&sent).await;
     let times = milliseconds(&records)?;
     let (first, second): (Vec<_>, Vec<_>) = times.get(1..)?.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();

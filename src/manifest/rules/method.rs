@@ -21,7 +21,7 @@ pub(super) fn check(phase: &Value, path: &KeyPath, has_protocol_axis: bool, repo
     };
     let open_loop = method == Method::Serving;
     let loop_field = if open_loop { "concurrency" } else { "request_rate" };
-    let given = |field: &&str| phase.get(field).is_some() && !(*field == "protocol" && is_in_process(phase, method));
+    let given = |field: &&str| phase.get(field).is_some() && !(*field == "protocol" && is_kept(phase, method));
     for field in DECIDED.into_iter().chain([loop_field]).filter(given) {
         let complaint = Complaint::new(format!("`{field}` is given beside a `method`, which decides it"));
         report.at_key(path.key(field), complaint.with_hint("remove it"));
@@ -29,10 +29,16 @@ pub(super) fn check(phase: &Value, path: &KeyPath, has_protocol_axis: bool, repo
     check_data(phase, method, path, report);
 }
 
-/// Of the methods whose scripts call the engine in their own process, that may be kept.
-fn is_in_process(phase: &Value, method: Method) -> bool {
-    let in_process = phase.get("protocol").is_some_and(|protocol| protocol == Protocol::InProcess.name());
-    in_process && matches!(method, Method::Static | Method::StaticA1 | Method::Throughput)
+/// Whether the phase's protocol may be kept: of the methods whose scripts call the engine in their own process, that; and
+/// chat where it carries token ids, and so no template.
+fn is_kept(phase: &Value, method: Method) -> bool {
+    let is = |protocol: Protocol| phase.get("protocol").is_some_and(|given| given == protocol.name());
+    let has_ids = phase.pointer("/data/synthetic/token_ids").is_some_and(|given| given == true);
+    match method {
+        Method::Static | Method::StaticA1 => is(Protocol::InProcess) || is(Protocol::OpenaiChat) && has_ids,
+        Method::Throughput => is(Protocol::InProcess),
+        Method::Api | Method::ApiA1 | Method::Serving | Method::Tis | Method::TisA1 => false,
+    }
 }
 
 fn check_token_ids(phase: &Value, path: &KeyPath, report: &mut Report<'_>) {

@@ -2,10 +2,12 @@
 
 use benchrun::record::{RequestStatus, ServerSaid, TokenSource};
 use benchrun::spec::{LoadPoint, Output, OutputMode, OutputTokens, Protocol, Sampling};
+use benchrun::workload::{Content, Prompt};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::http_server::{Ending, Script, Server};
-use super::{check_error, check_times, point, run_one};
+use super::{check_error, check_times, job, point, run_job, run_one};
 
 const DONE: &str = "data: [DONE]\n\n";
 
@@ -191,6 +193,22 @@ async fn requests_ask_for_what_the_load_point_says() {
             }),
         ]
     );
+}
+
+#[tokio::test]
+async fn token_ids_go_where_a_server_takes_them() {
+    let server = Server::start(|_| Script::stream(&[DONE])).await;
+    for protocol in [Protocol::OpenaiCompletions, Protocol::OpenaiChat] {
+        let mut job = job(&server.url, point(protocol));
+        let prompt = Prompt { content: Content::Tokens(vec![5, 6]), ..job.workload.prompts[0].clone() };
+        job.workload.prompts = [prompt].into();
+        run_job(job, CancellationToken::new()).await;
+    }
+    let bodies = server.seen().bodies.clone();
+    let fields = ["prompt", "messages", "input_ids"];
+    let given = bodies.iter().map(|body| fields.map(|field| body.get(field).cloned().unwrap_or_default()));
+    let expected = [[json!([5, 6]), Value::Null, Value::Null], [Value::Null, json!([]), json!([5, 6])]];
+    assert_eq!(given.collect::<Vec<_>>(), expected);
 }
 
 /// Triton's answer to a question for the model's tensors, then `script`.
