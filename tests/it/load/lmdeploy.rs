@@ -18,36 +18,37 @@ use tonic::Status;
 use super::grpc_server::{Responses, Server};
 use super::{check_error, check_times, methods, point, run, run_job, run_one, run_to_error};
 
-/// What `postprocessing` makes of ids, of which the first so many are known.
-type Texts = fn(&[u32], u32) -> Result<Vec<u8>, Status>;
-
-fn a_word_each(ids: &[u32], known: u32) -> Result<Vec<u8>, Status> {
-    Ok(" null".repeat(ids.len() - known as usize).into())
+fn a_word_each(ids: &[u32], known: u32) -> String {
+    " null".repeat(ids.len() - known as usize)
 }
 
 /// An id for each word of the prompt and a beginning; answers are ids of 7. As the server of scripts/lmdeploy_tis_oracle.py.
-async fn serve(texts: Texts) -> Server {
-    serve_model("internlm", turbomind, move |ids, known| texts(ids, known)).await
+async fn serve(texts: fn(&[u32], u32) -> String) -> Server {
+    serve_model("internlm", turbomind, texts).await
 }
 
+/// `texts` is what becomes of ids, of which the first so many are known.
 async fn serve_model(
     name: &str,
     turbomind: impl Fn(&ModelInferRequest) -> Responses + Send + Sync + 'static,
-    texts: impl Fn(&[u32], u32) -> Result<Vec<u8>, Status> + Send + Sync + 'static,
+    texts: impl Fn(&[u32], u32) -> String + Send + Sync + 'static,
 ) -> Server {
-    let parameter = ModelParameter { string_value: name.to_owned() };
-    let config = ModelConfig { parameters: [("model_name".to_owned(), parameter)].into(), ..Default::default() };
     let infer = move |request: &ModelInferRequest| match request.model_name.as_str() {
         "preprocessing" => Ok(preprocessed(request)),
         "postprocessing" => {
             let known = ids(request, "sequence_length")[0];
-            let text = texts(&ids(request, "TOKENS_BATCH"), known)?;
+            let text = texts(&ids(request, "TOKENS_BATCH"), known);
             let length = u32::try_from(text.len()).unwrap().to_le_bytes();
-            Ok(response([("OUTPUT", [&length, &text[..]].concat())]))
+            Ok(response([("OUTPUT", [&length, text.as_bytes()].concat())]))
         }
         other => Err(Status::not_found(format!("no model {other}"))),
     };
-    Server::of_models(config, turbomind, infer).await
+    Server::of_models(config(name), turbomind, infer).await
+}
+
+fn config(name: &str) -> ModelConfig {
+    let parameter = ModelParameter { string_value: name.to_owned() };
+    ModelConfig { parameters: [("model_name".to_owned(), parameter)].into(), ..Default::default() }
 }
 
 fn preprocessed(request: &ModelInferRequest) -> ModelInferResponse {
@@ -188,12 +189,12 @@ async fn a_first_token_has_been_through_all_three_models() {
 #[tokio::test]
 async fn half_a_character_waits_for_its_other_half() {
     // The ids that are known grow only with what was shown.
-    let texts: Texts = |ids, known| match (known, ids.len()) {
-        (0, 1) | (2, 3) => Ok("\u{fffd}".into()),
-        (0, 2) => Ok("é".into()),
-        other => Err(Status::internal(format!("{other:?}"))),
-    };
-    let server = serve(texts).await;
+    let server = serve(|ids, known| match (known, ids.len()) {
+        (0, 1) | (2, 3) => "\u{fffd}".to_owned(),
+        (0, 2) => "é".to_owned(),
+        other => format!("{other:?}"),
+    })
+    .await;
     let record = run_one(&server.url, point(Protocol::LmdeployTriton)).await;
     assert_eq!(record.error, None);
     assert_eq!((record.chunk_bytes.as_slice(), record.output_text.as_str()), (&[2, 3][..], "é\u{fffd}"));
@@ -202,7 +203,7 @@ async fn half_a_character_waits_for_its_other_half() {
 
 #[tokio::test]
 async fn an_empty_text_is_an_answer_but_no_token() {
-    let server = serve(|ids, known| if known == 0 { Ok(Vec::new()) } else { a_word_each(ids, known) }).await;
+    let server = serve(|ids, known| if known == 0 { String::new() } else { a_word_each(ids, known) }).await;
     let record = run_one(&server.url, point(Protocol::LmdeployTriton)).await;
     assert!(record.first_response_ns < record.first_token_ns, "{record:?}");
     assert_eq!((record.output_text.as_str(), record.output_tokens), (" null null", Some(3)));
@@ -216,7 +217,11 @@ async fn what_goes_wrong_is_on_the_record() {
     let server = serve_model("internlm", refuses, a_word_each).await;
     check_error(&run_one(&server.url, point(Protocol::LmdeployTriton)).await, "server", "no slot");
 
-    let server = serve(|_, _| Err(Status::unavailable("no tokenizer"))).await;
+    let infer = |request: &ModelInferRequest| match request.model_name.as_str() {
+        "preprocessing" => Ok(preprocessed(request)),
+        _ => Err(Status::unavailable("no tokenizer")),
+    };
+    let server = Server::of_models(config("internlm"), turbomind, infer).await;
     check_error(&run_one(&server.url, point(Protocol::LmdeployTriton)).await, "grpc_unavailable", "no tokenizer");
 
     let bare = |_: &ModelInferRequest| vec![Ok(ModelStreamInferResponse::default())];
