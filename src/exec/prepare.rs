@@ -93,11 +93,14 @@ pub async fn prepare(
         }
         Ok::<_, PrepareError>(engines)
     };
-    let (models, engines) = match request.purpose {
-        // A hub and programs that print their versions need not wait for each other.
-        Purpose::Look => tokio::join!(models, engines),
+    let (engines, models) = match request.purpose {
+        // A hub and programs that print their versions need not wait for each other; the programs take longer to begin.
+        Purpose::Look => tokio::join!(engines, models),
         // A model that is not there is known before minutes are spent on an environment.
-        Purpose::Carry => (Ok(models.await?), engines.await),
+        Purpose::Carry => {
+            let models = models.await?;
+            (engines.await, Ok(models))
+        }
     };
     let (models, engines) = (models?, engines?);
     let (sources, data_files) = read_data(manifest, &base, Some(&store))?;
