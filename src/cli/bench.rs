@@ -145,7 +145,9 @@ impl Bench {
         let (ran, not_begun) = match ran.await {
             Ok(ran) => (ran, None),
             // Over another protocol, each request would say that the server does not answer.
-            Err(error @ LoadError::Metadata { .. }) => (PointRun::default(), Some(error.to_string())),
+            Err(error @ (LoadError::Metadata { .. } | LoadError::Chatbot { .. })) => {
+                (PointRun::default(), Some(error.to_string()))
+            }
             Err(error) => return Err(error.into()),
         };
         observation.load_ended();

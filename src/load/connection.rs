@@ -11,6 +11,7 @@ use super::answer::server_message;
 use super::exchange::{Clock, End, Exchange};
 use super::grpc::{self, GrpcConnection};
 use super::http::{self, HttpConnection};
+use super::lmdeploy::{Chatbot, LmdeployConnection};
 use super::probe;
 use super::request::{self, Requests};
 use super::triton_request::Tensors;
@@ -29,6 +30,7 @@ pub(super) struct Route {
 pub(super) enum Connection {
     Http(HttpConnection),
     Grpc(Box<GrpcConnection>),
+    Lmdeploy(LmdeployConnection),
 }
 
 /// A kept-alive connection turned out to be closed before a byte of the answer came.
@@ -51,6 +53,7 @@ impl Route {
     pub(super) async fn connect(&self, clock: Clock) -> Result<Connection, RequestError> {
         Ok(match self.protocol {
             Protocol::TritonGrpc => Connection::Grpc(Box::new(GrpcConnection::open(&self.address, clock).await?)),
+            Protocol::LmdeployTriton => Connection::Lmdeploy(LmdeployConnection::open(&self.address).await?),
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
@@ -68,6 +71,7 @@ impl Route {
                 let metadata = grpc::model_metadata(&self.address, model, limit).await?;
                 Requests::TritonGrpc(Tensors::from_grpc(model, metadata)?)
             }
+            Protocol::LmdeployTriton => Requests::LmdeployTriton(Chatbot::of_server(&self.address, limit).await?),
             Protocol::TritonGenerate | Protocol::TritonGenerateStream => {
                 let failed = |reason| LoadError::Metadata { model: model.to_owned(), url: self.address.url(), reason };
                 Requests::TritonHttp(self.http_tensors(model, limit).await.map_err(failed)??)
@@ -86,9 +90,10 @@ impl Route {
     }
 
     /// What goes over the connection for the request of this number, whose body or message is `body`.
-    pub(super) fn framed(&self, body: &[u8], request: u64) -> Bytes {
+    pub(super) fn framed(&self, body: &Bytes, request: u64) -> Bytes {
         match self.protocol {
             Protocol::TritonGrpc => grpc::framed(body),
+            Protocol::LmdeployTriton => body.clone(),
             Protocol::OpenaiCompletions
             | Protocol::OpenaiChat
             | Protocol::TritonGenerate
@@ -104,6 +109,7 @@ impl Connection {
         match self {
             Self::Http(connection) => connection.is_ready(),
             Self::Grpc(connection) => connection.is_ready(),
+            Self::Lmdeploy(connection) => connection.is_ready(),
         }
     }
 
@@ -120,6 +126,7 @@ impl Connection {
         match self {
             Self::Http(connection) => connection.exchange(request, clock, seen, heard_ns).await,
             Self::Grpc(connection) => Ok(connection.exchange(&route.path, request.clone(), seen, heard_ns).await),
+            Self::Lmdeploy(connection) => Ok(connection.exchange(request, clock, seen, heard_ns).await),
         }
     }
 }

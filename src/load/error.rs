@@ -16,6 +16,8 @@ pub enum LoadError {
     Models { url: String, reason: String },
     #[error("cannot read the tensors of model `{model}` from `{url}`: {reason}")]
     Metadata { model: String, url: String, reason: String },
+    #[error("cannot use LMDeploy's models on `{url}`: {reason}")]
+    Chatbot { url: String, reason: String },
     #[error("model `{model}` cannot be asked for text: it has no input `{input}` (its inputs: {})", .inputs.join(", "))]
     NotTextModel { model: String, input: String, inputs: Vec<String> },
     #[error(

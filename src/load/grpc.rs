@@ -26,6 +26,7 @@ use tonic::{Code, Status};
 
 use super::LoadError;
 use super::address::Address;
+use super::answer::shorten;
 use super::connection::failure;
 use super::exchange::{Clock, End, Exchange};
 use crate::kserve::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -164,9 +165,7 @@ impl GrpcConnection {
     fn failed(&mut self, ended: Ended) -> End {
         match ended {
             Ended::Early => End::failed("stream", "the stream ended before the final response".to_owned()),
-            Ended::Refused(status) => {
-                End::failed(&format!("grpc_{}", code_name(status.code())), super::answer::shorten(status.message()))
-            }
+            Ended::Refused(status) => End::Failed(refused(&status)),
             Ended::Broken(error) => {
                 self.broken = true;
                 End::Failed(failure("stream", &*error))
@@ -316,8 +315,9 @@ pub(super) async fn model_metadata(
     Ok(answer.map_err(|status| failed(status.message().to_owned()))?.into_inner())
 }
 
-async fn connect(address: &Address, limit: Option<Duration>) -> Result<Channel, RequestError> {
+pub(super) async fn connect(address: &Address, limit: Option<Duration>) -> Result<Channel, RequestError> {
     let endpoint = Endpoint::from_shared(address.url()).map_err(|error| failure("connect", &error))?.tcp_nodelay(true);
+    let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
     let endpoint = match limit {
         Some(limit) => endpoint.timeout(limit),
         None => endpoint,
@@ -346,6 +346,11 @@ fn response_kind(message: &[u8]) -> ResponseKind {
     } else {
         ResponseKind::Data
     }
+}
+
+/// What a call ended with.
+pub(super) fn refused(status: &Status) -> RequestError {
+    RequestError { kind: format!("grpc_{}", code_name(status.code())), message: shorten(status.message()) }
 }
 
 fn code_name(code: Code) -> String {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::answer::{Answer, server_message};
 use super::exchange::{Arrivals, Clock, End, Exchange};
-use super::{http1, in_process, openai, triton_answer};
+use super::{http1, in_process, lmdeploy, openai, triton_answer};
 use crate::record::RequestError;
 use crate::spec::{LoadPoint, Protocol};
 
@@ -15,36 +15,20 @@ pub(super) struct Reading {
 
 /// Reads what arrived. An answer that does not stream has all its text at its end.
 pub(super) fn read(point: &LoadPoint, clock: Clock, exchange: &Exchange) -> Reading {
-    let (protocol, end_ns) = (point.protocol, exchange.end_ns);
-    let arrivals = exchange.received.whole();
-    let mut reading = match protocol {
-        Protocol::TritonGrpc => {
-            Reading { answer: answer_in(&arrivals, exchange, triton_answer::read_grpc), refused: None }
+    let mut body = exchange.received.whole();
+    if !point.protocol.is_grpc() {
+        let reply = http1::unframe(&body);
+        if !matches!(reply.status, 0 | 200..300) {
+            return refused(reply.status, &reply.body, &body);
         }
-        Protocol::OpenaiCompletions
-        | Protocol::OpenaiChat
-        | Protocol::TritonGenerate
-        | Protocol::TritonGenerateStream
-        | Protocol::InProcess => {
-            let reply = http1::unframe(&arrivals);
-            if !matches!(reply.status, 0 | 200..300) {
-                return refused(reply.status, &reply.body, &arrivals);
-            }
-            let answer = answer_in(&reply.body, exchange, |body| match (protocol, point.streaming) {
-                (Protocol::TritonGenerate, _) => triton_answer::read_body(body, end_ns),
-                (Protocol::TritonGenerateStream | Protocol::TritonGrpc, _) => triton_answer::read_stream(body),
-                (Protocol::InProcess, _) => in_process::read(body, exchange.sent_ns..end_ns, clock),
-                (Protocol::OpenaiCompletions | Protocol::OpenaiChat, true) => openai::read_stream(body),
-                (Protocol::OpenaiCompletions | Protocol::OpenaiChat, false) => openai::read_body(body, end_ns),
-            });
-            Reading { answer, refused: None }
-        }
-    };
-    if !point.streams() {
-        let end_ns = reading.answer.own_ns.as_ref().map_or(end_ns, |own| own.end);
-        reading.answer.join_chunks(end_ns);
+        body = reply.body;
     }
-    reading
+    let mut answer = answer_in(&body, point, clock, exchange);
+    if !point.streams() {
+        let end_ns = answer.own_ns.as_ref().map_or(exchange.end_ns, |own| own.end);
+        answer.join_chunks(end_ns);
+    }
+    Reading { answer, refused: None }
 }
 
 /// Before a refused request is sent again, if the server does not name a time.
@@ -76,15 +60,24 @@ pub(super) fn refused_for_now(point: &LoadPoint, clock: Clock, exchange: &Exchan
     }
 }
 
-fn answer_in(body: &Arrivals, exchange: &Exchange, read: impl Fn(&Arrivals) -> Answer) -> Answer {
-    if !body.bytes.is_empty() {
-        return read(body);
+fn answer_in(body: &Arrivals, point: &LoadPoint, clock: Clock, exchange: &Exchange) -> Answer {
+    let end_ns = exchange.end_ns;
+    if body.bytes.is_empty() {
+        let mut answer = Answer::default();
+        if matches!(exchange.end, End::Complete) {
+            answer.fail("stream", "the answer was empty".to_owned());
+        }
+        return answer;
     }
-    let mut answer = Answer::default();
-    if matches!(exchange.end, End::Complete) {
-        answer.fail("stream", "the answer was empty".to_owned());
+    match (point.protocol, point.streaming) {
+        (Protocol::OpenaiCompletions | Protocol::OpenaiChat, true) => openai::read_stream(body),
+        (Protocol::OpenaiCompletions | Protocol::OpenaiChat, false) => openai::read_body(body, end_ns),
+        (Protocol::TritonGrpc, _) => triton_answer::read_grpc(body),
+        (Protocol::TritonGenerate, _) => triton_answer::read_body(body, end_ns),
+        (Protocol::TritonGenerateStream, _) => triton_answer::read_stream(body),
+        (Protocol::LmdeployTriton, _) => lmdeploy::read(body),
+        (Protocol::InProcess, _) => in_process::read(body, exchange.sent_ns..end_ns, clock),
     }
-    answer
 }
 
 fn refused(status: u16, body: &Arrivals, arrivals: &Arrivals) -> Reading {

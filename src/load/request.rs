@@ -3,6 +3,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::lmdeploy::Chatbot;
 use super::triton_request::Tensors;
 use super::{LoadError, method_body};
 use crate::spec::{LoadPoint, OutputMode, Protocol};
@@ -24,6 +25,7 @@ pub(super) enum Requests {
     OpenaiChat,
     TritonGrpc(Tensors),
     TritonHttp(Tensors),
+    LmdeployTriton(Chatbot),
 }
 
 impl Requests {
@@ -40,11 +42,15 @@ impl Requests {
             {
                 Err(LoadError::NoBeams { model: model.to_owned(), beams: point.beam_width })
             }
-            Self::OpenaiCompletions | Self::OpenaiChat | Self::TritonGrpc(_) | Self::TritonHttp(_) => Ok(()),
+            Self::OpenaiCompletions
+            | Self::OpenaiChat
+            | Self::TritonGrpc(_)
+            | Self::TritonHttp(_)
+            | Self::LmdeployTriton(_) => Ok(()),
         }
     }
 
-    /// A JSON body, or a gRPC message without its frame.
+    /// A JSON body, a gRPC message without its frame, or a call of LMDeploy's models.
     pub(super) fn encode(&self, model: &str, point: &LoadPoint, ask: &Ask<'_>, request: u64) -> Bytes {
         match self {
             Self::OpenaiCompletions | Self::OpenaiChat => {
@@ -52,6 +58,7 @@ impl Requests {
             }
             Self::TritonGrpc(tensors) => tensors.message(model, point, ask, request),
             Self::TritonHttp(tensors) => tensors.json(point, ask),
+            Self::LmdeployTriton(chatbot) => chatbot.call(point, ask, request),
         }
     }
 }
@@ -61,7 +68,9 @@ pub(super) fn path(protocol: Protocol, model: &str) -> String {
     match protocol {
         Protocol::OpenaiCompletions => "/v1/completions".to_owned(),
         Protocol::OpenaiChat => "/v1/chat/completions".to_owned(),
-        Protocol::TritonGrpc => "/inference.GRPCInferenceService/ModelStreamInfer".to_owned(),
+        Protocol::TritonGrpc | Protocol::LmdeployTriton => {
+            "/inference.GRPCInferenceService/ModelStreamInfer".to_owned()
+        }
         Protocol::TritonGenerate => format!("/v2/models/{model}/generate"),
         Protocol::TritonGenerateStream => format!("/v2/models/{model}/generate_stream"),
         Protocol::InProcess => "/generate".to_owned(),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::exchange::{Arrivals, Clock};
-use super::{http1, in_process, openai, sse, triton_answer};
+use super::{http1, in_process, lmdeploy, openai, sse, triton_answer};
 
 /// Fragments that lead deep into the readers, mixed with noise.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
@@ -17,6 +17,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"{\"choices\":[],\"usage\":{\"completion_tokens\":3}}",
         b"{\"error\":{\"message\":[1]}}",
         b"{\"start_ns\":0,\"ticks\":[[18446744073709551615,\"a\"]],\"end_ns\":1}",
+        b"{\"text\":\"a\",\"input_tokens\":1,\"output_tokens\":4294967295}",
         b"{\"text_output\":[\"a\",\"\xff\"],\"num_output_tokens\":[-1]}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n",
@@ -50,6 +51,7 @@ proptest! {
         triton_answer::read_stream(&arrivals);
         triton_answer::read_body(&arrivals, 99);
         in_process::read(&arrivals, 0..99, Clock::start());
+        lmdeploy::read(&arrivals);
         http1::unframe(&arrivals);
     }
 

@@ -127,6 +127,6 @@ impl Stream for Answer {
         self.course.sent(now);
         let last = self.index == self.chunks.count;
         self.course.truth.complete = last;
-        Poll::Ready(Some(if last { mem::take(&mut self.chunks.last) } else { self.chunks.chunk.clone() }))
+        Poll::Ready(Some(self.chunks.piece(index)))
     }
 }

@@ -53,28 +53,50 @@ impl Chunking {
     }
 }
 
-/// An answer, encoded: all chunks but the last are equal.
-#[derive(Debug)]
+/// An answer, encoded.
 pub(super) struct Chunks {
     /// Chunks that are waited for and not sent: all but the last if the answer comes in one piece.
     pub(super) unsent: u32,
     pub(super) count: u32,
-    pub(super) chunk: Bytes,
-    pub(super) last: Bytes,
+    pub(super) pieces: Pieces,
     /// What follows the last chunk at once: usage, end marks. May be empty.
     pub(super) tail: Bytes,
 }
 
+pub(super) enum Pieces {
+    /// All chunks but the last are equal.
+    Alike { chunk: Bytes, last: Bytes },
+    /// The chunk of each index, which says how far the answer has come. Made when it is due: that takes microseconds.
+    Each(Box<dyn Fn(u32) -> Bytes + Send>),
+}
+
 impl Chunks {
+    /// The chunk of an index below [`Self::count`].
+    pub(super) fn piece(&self, index: u32) -> Bytes {
+        match &self.pieces {
+            Pieces::Alike { last, .. } if index + 1 == self.count => last.clone(),
+            Pieces::Alike { chunk, .. } => chunk.clone(),
+            Pieces::Each(encode) => encode(index),
+        }
+    }
+
+    /// Chunks that `encode` makes when they are due, out of the number of tokens by then.
+    pub(super) fn growing(tokens: u32, chunking: Chunking, encode: impl Fn(u32) -> Bytes + Send + 'static) -> Self {
+        let step = chunking.tokens_per_chunk;
+        let piece = move |index: u32| encode(tokens.min((index + 1).saturating_mul(step)));
+        Self { unsent: 0, count: tokens.div_ceil(step), pieces: Pieces::Each(Box::new(piece)), tail: Bytes::new() }
+    }
+
     /// `encode` makes a chunk of its tokens, knowing whether it is the last.
     pub(super) fn new(ask: &Ask, chunking: Chunking, encode: impl Fn(u32, bool) -> Bytes, tail: Bytes) -> Self {
         let count = ask.output_tokens.div_ceil(chunking.tokens_per_chunk);
         if !ask.stream {
             let last = encode(ask.output_tokens, true);
-            return Self { unsent: count - 1, count: 1, chunk: Bytes::new(), last, tail };
+            return Self { unsent: count - 1, count: 1, pieces: Pieces::Alike { chunk: Bytes::new(), last }, tail };
         }
         let left = ask.output_tokens - (count - 1) * chunking.tokens_per_chunk;
-        Self { unsent: 0, count, chunk: encode(chunking.tokens_per_chunk, false), last: encode(left, true), tail }
+        let pieces = Pieces::Alike { chunk: encode(chunking.tokens_per_chunk, false), last: encode(left, true) };
+        Self { unsent: 0, count, pieces, tail }
     }
 }
 
@@ -90,10 +112,16 @@ mod tests {
         let encode = |tokens, is_last| Bytes::from(format!("{tokens} {is_last}"));
         for (tokens, count, last) in [(1, 1, "1 true"), (4, 1, "4 true"), (5, 2, "1 true"), (11, 3, "3 true")] {
             let streamed = Chunks::new(&Ask::new(0, Some(tokens), true).unwrap(), chunking, encode, Bytes::new());
-            assert_eq!((streamed.unsent, streamed.count, &streamed.last[..]), (0, count, last.as_bytes()), "{tokens}");
-            assert_eq!(streamed.chunk, "4 false");
+            assert_eq!((streamed.unsent, streamed.count), (0, count), "{tokens}");
+            assert_eq!(streamed.piece(count - 1), last);
+            assert!(count == 1 || streamed.piece(0) == "4 false");
+            let growing = Chunks::growing(tokens, chunking, |so_far| so_far.to_string().into());
+            assert_eq!(
+                (growing.piece(0), growing.piece(count - 1)),
+                (tokens.min(4).to_string().into(), tokens.to_string().into())
+            );
             let whole = Chunks::new(&Ask::new(0, Some(tokens), false).unwrap(), chunking, encode, Bytes::new());
-            assert_eq!((whole.unsent, whole.count, whole.last), (count - 1, 1, format!("{tokens} true").into()));
+            assert_eq!((whole.unsent, whole.count, whole.piece(0)), (count - 1, 1, format!("{tokens} true").into()));
         }
         assert_eq!(chunking.text(2), " nu nu");
     }

@@ -5,8 +5,8 @@
 //! request ── arrival ── ttft ── chunk 0 ── itl ── chunk 1 ── itl ── … ── last chunk, then usage and end marks
 //! ```
 //!
-//! - `routes`: what is answered where, HTTP/1.1 and HTTP/2 (gRPC) on one port; `openai`, `triton_http`, `triton_grpc`:
-//!   a request in, encoded chunks out; `ask`: what they have in common.
+//! - `routes`: what is answered where, HTTP/1.1 and HTTP/2 (gRPC) on one port; `openai`, `triton_http`, `triton_grpc`,
+//!   `lmdeploy`: a request in, encoded chunks out; `ask`: what they have in common.
 //! - `answer`: chunks that leave when they are due; `metronome`: waiting to a few hundredths of a millisecond.
 //! - `truth`: when each chunk really left. [`NullServer`]: threads and sockets.
 //!
@@ -16,6 +16,7 @@
 mod answer;
 mod ask;
 mod error;
+mod lmdeploy;
 mod metronome;
 mod openai;
 mod routes;

@@ -15,14 +15,16 @@ use prost::Message;
 
 use super::answer::{Answer, Course, Shard};
 use super::ask::{Ask, Chunking, Chunks};
+use super::lmdeploy;
 use super::routes::Body;
 use super::triton_http::{INPUTS, OUTPUTS};
 use crate::kserve::infer_parameter::ParameterChoice;
 use crate::kserve::model_infer_response::InferOutputTensor;
 use crate::kserve::model_metadata_response::TensorMetadata;
 use crate::kserve::{
-    InferParameter, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-    ModelReadyResponse, ModelStreamInferResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
+    InferParameter, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest, ModelMetadataResponse, ModelReadyResponse, ModelStreamInferResponse, ServerLiveResponse,
+    ServerMetadataResponse, ServerReadyResponse,
 };
 use crate::spec::Protocol;
 
@@ -66,16 +68,27 @@ async fn unary(shard: &Arc<Shard>, method: &str, request: Bytes) -> Result<Bytes
             extensions: Vec::new(),
         })),
         "ModelMetadata" => Ok(framed(&model_metadata(decode::<ModelMetadataRequest>(request)?.name))),
-        "ModelInfer" => {
-            let request = decode::<ModelInferRequest>(request)?;
+        "ModelConfig" => {
+            let config = lmdeploy::config(decode::<ModelConfigRequest>(request)?.name);
+            Ok(framed(&ModelConfigResponse { config: Some(config) }))
+        }
+        "ModelInfer" => infer(shard, &decode(request)?).await,
+        _ => Err(Status { code: UNIMPLEMENTED, message: format!("no method {method}") }),
+    }
+}
+
+async fn infer(shard: &Arc<Shard>, request: &ModelInferRequest) -> Result<Bytes, Status> {
+    let refused = |message| Status { code: INVALID_ARGUMENT, message };
+    match request.model_name.as_str() {
+        lmdeploy::PREPROCESSING => Ok(framed(&lmdeploy::preprocess(request).map_err(refused)?)),
+        lmdeploy::POSTPROCESSING => Ok(framed(&lmdeploy::postprocess(request, shard.chunking).map_err(refused)?)),
+        _ => {
             let course = Course::start(shard, Protocol::TritonGrpc, request.id.clone());
-            let refused = |message| Status { code: INVALID_ARGUMENT, message };
-            let ask = Ask { stream: false, ..read(&request).map_err(refused)? };
-            let encode = |tokens, _is_last| framed(&response(&request, shard.chunking, &ask, tokens, true));
+            let ask = Ask { stream: false, ..read(request).map_err(refused)? };
+            let encode = |tokens, _is_last| framed(&response(request, shard.chunking, &ask, tokens, true));
             let chunks = Chunks::new(&ask, shard.chunking, encode, Bytes::new());
             Ok(Answer::new(course, chunks).next().await.unwrap_or_default())
         }
-        _ => Err(Status { code: UNIMPLEMENTED, message: format!("no method {method}") }),
     }
 }
 
@@ -85,16 +98,28 @@ fn stream_infer(shard: &Arc<Shard>, message: Bytes) -> Messages {
         Ok(request) => request,
         Err(error) => return failure(error.to_string()),
     };
-    let course = Course::start(shard, Protocol::TritonGrpc, request.id.clone());
-    let ask = match read(&request) {
-        Ok(ask) => ask,
-        Err(complaint) => return failure(complaint),
-    };
-    let empty_final = flag(&request, "triton_enable_empty_final_response");
-    let encode =
-        |tokens, is_last| framed(&success(response(&request, shard.chunking, &ask, tokens, is_last && !empty_final)));
-    let tail = if empty_final { framed(&success(envelope(&request, true))) } else { Bytes::new() };
-    Answer::new(course, Chunks::new(&ask, shard.chunking, encode, tail)).boxed()
+    let for_turbomind = request.model_name == lmdeploy::TURBOMIND;
+    let protocol = if for_turbomind { Protocol::LmdeployTriton } else { Protocol::TritonGrpc };
+    let course = Course::start(shard, protocol, request.id.clone());
+    let chunks = if for_turbomind { ids(request, shard.chunking) } else { texts(&request, shard.chunking) };
+    chunks.map_or_else(failure, |chunks| Answer::new(course, chunks).boxed())
+}
+
+/// `Err` is a complaint.
+fn texts(request: &ModelInferRequest, chunking: Chunking) -> Result<Chunks, String> {
+    let ask = read(request)?;
+    let empty_final = flag(request, "triton_enable_empty_final_response");
+    let encode = |tokens, is_last| framed(&success(response(request, chunking, &ask, tokens, is_last && !empty_final)));
+    let tail = if empty_final { framed(&success(envelope(request, true))) } else { Bytes::new() };
+    Ok(Chunks::new(&ask, chunking, encode, tail))
+}
+
+/// `Err` is a complaint.
+fn ids(request: ModelInferRequest, chunking: Chunking) -> Result<Chunks, String> {
+    let ask = lmdeploy::read(&request)?;
+    Ok(Chunks::growing(ask.output_tokens, chunking, move |tokens| {
+        framed(&success(lmdeploy::so_far(&request, &ask, tokens)))
+    }))
 }
 
 /// `Err` is a complaint.

@@ -97,10 +97,11 @@ impl Method {
         let fixed_lengths = MethodDefaults { sampler: None, concurrency: &[1, 16, 32, 64], ..in_process };
         match self {
             Self::Tis | Self::TisA1 => MethodDefaults {
-                protocol: Protocol::TritonGrpc,
+                protocol: Protocol::LmdeployTriton,
                 concurrency: &[32],
                 amount: requests(1000),
                 sampling: GREEDY,
+                cold_connections: false,
                 ..api
             },
             Self::Api | Self::ApiA1 => api,

@@ -36,23 +36,33 @@ pub enum Protocol {
     TritonGenerate,
     /// Triton's `POST /v2/models/M/generate_stream`: server-sent events without a final marker.
     TritonGenerateStream,
+    /// LMDeploy's three Triton models `preprocessing`, `turbomind` and `postprocessing`, called over gRPC as its own client of
+    /// 2023 does: the last one after each token.
+    LmdeployTriton,
     /// The engine called in its own process by `scripts/engine_driver.py`, which takes the times there: no transport counts.
     InProcess,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::OpenaiCompletions,
         Self::OpenaiChat,
         Self::TritonGrpc,
         Self::TritonGenerate,
         Self::TritonGenerateStream,
+        Self::LmdeployTriton,
         Self::InProcess,
     ];
 
     #[must_use]
     pub fn is_triton(self) -> bool {
         matches!(self, Self::TritonGrpc | Self::TritonGenerate | Self::TritonGenerateStream)
+    }
+
+    /// Over gRPC, and not HTTP/1.1.
+    #[must_use]
+    pub fn is_grpc(self) -> bool {
+        matches!(self, Self::TritonGrpc | Self::LmdeployTriton)
     }
 
     #[must_use]
@@ -63,6 +73,7 @@ impl Protocol {
             Self::TritonGrpc => "triton-grpc",
             Self::TritonGenerate => "triton-generate",
             Self::TritonGenerateStream => "triton-generate-stream",
+            Self::LmdeployTriton => "lmdeploy-triton",
             Self::InProcess => "in-process",
         }
     }

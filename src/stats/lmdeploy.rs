@@ -1,6 +1,8 @@
 //! Figures as LMDeploy's benchmark scripts computed them, flaws included. docs/lmdeploy-methods.md says what each of them
 //! is worth; the correct ones are in [`super::Summary`].
 
+use std::collections::HashMap;
+
 use super::percentile::mean;
 use crate::record::{RequestKind, RequestRecord, RequestStatus};
 use crate::spec::Method;
@@ -37,7 +39,11 @@ impl ScriptFigures {
     pub fn of(method: Method, records: &[RequestRecord]) -> Option<Self> {
         let measured = || records.iter().filter(|record| record.kind == RequestKind::Measure);
         let streamed = measured().any(|record| record.first_token_ns.is_some());
-        let kept: Vec<ScriptRequest> = measured().filter_map(|record| kept(method, record, streamed)).collect();
+        let of_tis = matches!(method, Method::Tis | Method::TisA1);
+        let lost = if of_tis { lost(measured()) } else { HashMap::new() };
+        let survives = |record: &&RequestRecord| lost.get(&record.worker).is_none_or(|last| record.request > *last);
+        let kept: Vec<ScriptRequest> =
+            measured().filter(survives).filter_map(|record| kept(method, record, streamed)).collect();
         let elapsed_s = elapsed_s(measured())?;
         let figures = Self::aggregate(measured().count() as u64, &kept, elapsed_s)?;
         Some(Self { first_token_s: figures.first_token_s.filter(|_| streamed), ..figures })
@@ -129,6 +135,25 @@ fn kept(method: Method, record: &RequestRecord, streamed: bool) -> Option<Script
         input_tokens,
         output_tokens: u64::from(output_tokens),
     })
+}
+
+/// By worker, the last request whose answer ended the script's thread: one that failed, or that had neither as many tokens
+/// as were asked for nor one more. All that the thread had measured by then is lost; what other threads did in its place
+/// is not.
+fn lost<'r>(measured: impl Iterator<Item = &'r RequestRecord>) -> HashMap<u32, u64> {
+    let ends_its_thread = |record: &&RequestRecord| {
+        let asked = record.output_tokens_asked.unwrap_or_default();
+        let other_length = !(asked..=asked.saturating_add(1)).contains(&record.output_tokens.unwrap_or_default());
+        // No time is up for the script.
+        record.status != RequestStatus::CutOff
+            && (other_length || record.error.as_ref().is_some_and(|error| error.kind != "length"))
+    };
+    let mut last = HashMap::new();
+    for record in measured.filter(ends_its_thread) {
+        let request = last.entry(record.worker).or_insert(record.request);
+        *request = record.request.max(*request);
+    }
+    last
 }
 
 /// A latency for each of `slots` tokens out of an engine's ticks: how many tokens there were, and seconds since the start.
@@ -265,6 +290,29 @@ mod tests {
         assert_eq!(slots.later_tokens_s, Some([0.0, 0.002, 0.01, 0.01]));
         let counted = ScriptFigures::of(Method::Throughput, &records[..2]).unwrap();
         assert_eq!((counted.output_tokens, counted.later_tokens_s), (3, Some([0.0, 0.002, 0.01, 0.01])));
+    }
+
+    #[test]
+    fn an_answer_of_another_length_loses_all_that_its_thread_had_measured() {
+        let record = |request: u64, worker, output_tokens| RequestRecord {
+            request,
+            worker,
+            output_tokens_asked: Some(10),
+            ..streamed(10, &[40], output_tokens)
+        };
+        let short = |request, worker| ended(RequestStatus::Failed, record(request, worker, 8));
+        let figures = |records: &[RequestRecord]| ScriptFigures::of(Method::Tis, records);
+        let tokens = |records: &[RequestRecord]| figures(records).map(|it| (it.requests, it.output_tokens));
+        let good = [record(0, 0, 10), record(1, 1, 11), record(2, 0, 10)];
+        assert_eq!(tokens(&good), Some((3, 31)), "one more is let pass");
+        let [first, other, third] = good;
+        assert_eq!(
+            tokens(&[first.clone(), other.clone(), short(3, 0)]),
+            Some((3, 11)),
+            "the requests count all the same"
+        );
+        assert_eq!(tokens(&[short(0, 0), other, third]), Some((3, 21)), "what came later was another thread's");
+        assert_eq!(figures(&[first, short(3, 0)]), None, "no thread has reached its end");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::env::{TestEnv, column, json as read_json, json_lines};
+use crate::env::{TestEnv, column, eventually, json as read_json, json_lines};
 use crate::served::{Served, serve};
 
 /// A server, and conversations to draw from: five words are asked and four are answered.
@@ -106,6 +106,35 @@ fn a_throughput_command_line_streams() {
 }
 
 #[test]
+fn a_triton_command_line_calls_lmdeploys_models() {
+    let served = served();
+    let env = &served.env;
+    let null = ["engine", "--null", "--ttft", "30ms", "--port", "0", "--port-file", "port.json"];
+    let _null = env.start(env.command(&null));
+    eventually("the server writes its port", || env.path("port.json").exists());
+    let address = read_json(&env.path("port.json"))["address"].as_str().unwrap().to_owned();
+    let script = ["bench", "lmdeploy-tis", &address, "model", "talks.json", "--concurrency", "3", "--num_prompts", "9"];
+    env.expect(0, &[&script[..], &["--csv", "out.csv"]].concat()).says("the script's");
+    let found = lines(env, "out.csv");
+    assert_eq!(found[0][..5], ["batch", "num_prompts", "RPS", "RPM", "FTL(ave)(s)"]);
+    assert_eq!((found.len(), &found[1][..2]), (2, &["3".to_owned(), "9".to_owned()][..]));
+    assert!(found[1][5].parse::<f64>().unwrap() >= 0.03, "a first token is not there before its time");
+    let rows = env.rows("bench");
+    assert_eq!(column(&rows, "requests_ok"), ["9"]);
+    assert_eq!(
+        [column(&rows, "protocol"), column(&rows, "output_tokens_source")],
+        [["lmdeploy-triton"], ["server_tensor"]]
+    );
+    let a1 = [&["bench", "lmdeploy-tis@v0.1.0a1"], &script[2..], &["--nostream_output", "--top-k", "4"]].concat();
+    env.expect(0, &a1);
+    let found = lines(env, "profile_tis.csv");
+    assert_eq!((found[0][2].as_str(), &found[1][4..7]), ("prompt_tokens", &["-", "-", "-"].map(str::to_owned)[..]));
+    let refused = ["bench", "lmdeploy-tis", "127.0.0.1:1", "model", "talks.json", "--num_prompts", "1"];
+    let shown = env.expect(4, &refused).stdout;
+    assert!(shown.contains("cannot use LMDeploy's models on `http://127.0.0.1:1`"), "{shown}");
+}
+
+#[test]
 fn what_a_script_means_and_we_cannot_do_is_refused() {
     let env = TestEnv::new();
     let today = ["bench", "lmdeploy-api@v0.16.0", "--dataset-path", "a.json", "--tokenizer", "model"];
@@ -118,7 +147,6 @@ fn what_a_script_means_and_we_cannot_do_is_refused() {
         (&[&lmdeploy[..], &["--request-rate", "0"]].concat(), 3, "0.001"),
         (&lmdeploy[..4], 3, "SGLang's own endpoint"),
         (&["bench", "lmdeploy-api@v0.16.0", "--backend", "lmdeploy"], 2, "give `--tokenizer`"),
-        (&["bench", "lmdeploy-tis", "0.0.0.0:33337", "model", "a.json"], 3, "three models of a Triton server"),
         (&["bench", "lmdeploy-static", "model", "--prompt-tokens", "1", "2"], 2, "each pair is a case"),
         (&["bench", "lmdeploy-static@v0.1.0a1", "model", "--warmup-round", "1"], 3, "always warms up"),
         (&["bench", "lmdeploy-api", "http://127.0.0.1:1", "model", "a.json", "--csv", "no/a.csv"], 4, "no/a.csv"),

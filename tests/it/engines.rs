@@ -241,6 +241,7 @@ fn every_engine_there_is_plans_in_one_manifest_and_shows_its_commands() {
     let names = benchrun::recipe::built_in_names();
     let entry = |name: &String| match name.as_str() {
         "endpoint" => format!("  {name}: {{settings: {{url: 'http://127.0.0.1:9', served_model: m}}}}\n"),
+        "lmdeploy-triton" => format!("  {name}: {{settings: {{model_name: llama}}}}\n"),
         "tensorrt-llm" => format!("  {name}: {{settings: {{family: qwen}}}}\n"),
         _ => format!("  {name}: {{}}\n"),
     };

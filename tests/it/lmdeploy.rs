@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::env::{CONFIG, TestEnv, column, json_lines};
+use crate::env::{BENCHRUN, CONFIG, TestEnv, column, eventually, json as json_file, json_lines};
 
 /// A sweep of one cell with this phase, and conversations to draw from: five words are asked and four are answered.
 fn env(axes: &str, phase: &str) -> TestEnv {
@@ -137,10 +137,76 @@ fn a_throughput_phase_has_percentiles_of_tokens() {
 }
 
 #[test]
+fn a_triton_phase_is_measured_and_certified_with_all_three_models() {
+    let env = env("", "{}");
+    let null = ["engine", "--null", "--ttft", "40ms", "--itl", "5ms", "--port", "0", "--port-file", "port.json"];
+    let _null = env.start(env.command(&null));
+    eventually("the server writes its port", || env.path("port.json").exists());
+    let url = format!("http://{}", json_file(&env.path("port.json"))["address"].as_str().unwrap());
+    let phase = format!("{{method: lmdeploy-tis@v0.1.0, {SHAREGPT}, requests: 8, concurrency: [2]}}");
+    env.write(
+        "sweep.yaml",
+        &format!(
+            "name: small
+models: {{tiny: {{dummy: {{config: {CONFIG}}}}}}}
+engine: {{name: endpoint, settings: {{url: '{url}', grpc_url: '{url}', served_model: any}}}}
+matrix: {{axes: {{model: [tiny]}}}}
+benchmarks: {{load: {phase}, other: {{protocol: lmdeploy-triton, concurrency: [1], requests: 2, output: {{tokens: 3}},
+  data: {{synthetic: {{isl: 4}}}}}}}}
+"
+        ),
+    );
+    env.expect(0, &["apply", "sweep.yaml"]);
+    let (header, lines) = file(&env, "tiny");
+    assert!(header.starts_with("batch,num_prompts,RPS,RPM,FTL(ave)(s)"), "{header}");
+    assert_eq!(lines[0][..2], ["2", "8"]);
+    assert!(lines[0][5].parse::<f64>().unwrap() >= 0.04, "{lines:?}");
+    let rows = env.rows("small");
+    assert_eq!(column(&rows, "requests_ok"), ["8", "2"]);
+    assert_eq!(column(&rows, "output_tokens_mean"), ["4.0", "3.0"]);
+    assert_eq!(column(&rows, "certified_requests").len(), 2);
+    assert!(column(&rows, "client_ttft_ms_p99").iter().all(|ms| ms.parse::<f64>().is_ok()), "{rows:?}");
+    let requests = json_lines(&env.latest("small").join("cells/tiny/load/c2/requests.jsonl"));
+    assert!(requests.iter().all(|request| request["kind"] == "measure"), "the script does not warm up");
+}
+
+/// With stand-ins for `lmdeploy convert` and Triton.
+#[test]
+fn lmdeploys_own_server_of_2023_is_converted_configured_and_measured() {
+    let env = env("", "{}");
+    env.write(
+        "sweep.yaml",
+        &format!(
+            "name: small
+models: {{tiny: {{dummy: {{config: {CONFIG}}}}}}}
+engine: {{name: lmdeploy-triton, settings: {{model_name: internlm, instances: 96}}}}
+runtime: {{host: {{env: {{CUDA_VISIBLE_DEVICES: MIG-none}}}}}}
+certify: false
+matrix: {{axes: {{model: [tiny], batch_size: [32, 96]}}}}
+benchmarks: {{load: {{method: lmdeploy-tis@v0.1.0, {SHAREGPT}, requests: 4, concurrency: [2]}}}}
+"
+        ),
+    );
+    let mut command = env.command(&["apply", "sweep.yaml"]);
+    let programs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bin/lmdeploy-triton");
+    command.env("PATH", format!("{programs}:/usr/local/bin:/usr/bin:/bin")).env("FAKE_SERVER", BENCHRUN);
+    env.start(command).end().expect(0);
+    assert_eq!(column(&env.rows("small"), "requests_ok"), ["4", "4"]);
+    assert_eq!(["quantize", "build"].map(|kind| env.stored(kind).len()), [1, 2], "one conversion serves both");
+    let log = env.latest("small").join("cells/tiny/bs96/logs");
+    let told = fs::read_to_string(log.join("bench/stderr.log")).unwrap();
+    for line in ["    count: 96\n", "max_batch_size = 96\n", "cache_max_entry_count = 0.5\n", "model_name = internlm\n"]
+    {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert_eq!(file(&env, "tiny/bs96").1[0][..2], ["2", "4"]);
+    env.assert_nothing_runs();
+}
+
+#[test]
 fn what_is_not_the_method_is_refused() {
     for (phase, complaint) in [
         ("{method: lmdeploy-api@v0.1.0}", "takes its requests out of a ShareGPT file"),
-        ("{method: lmdeploy-tis@v0.1.0, data: {sharegpt: {path: talks.json}}}", "cannot be reproduced yet"),
         ("{method: lmdeploy-static@v0.1.0, data: {sharegpt: {path: talks.json}}}", "prompts of fixed lengths"),
         ("{method: lmdeploy-static@v0.1.0, protocol: openai-chat}", "`protocol` is given beside a `method`"),
         ("{method: lmdeploy-api@v9, requests: 1}", "lmdeploy-api@v0.1.0"),

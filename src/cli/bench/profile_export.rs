@@ -66,7 +66,10 @@ impl ProfileExport {
     /// Puts the file in its place.
     pub(super) fn finish(mut self) -> io::Result<()> {
         let (service, endpoint) = match self.protocol {
-            Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream => ("triton", ""),
+            Protocol::TritonGrpc
+            | Protocol::TritonGenerate
+            | Protocol::TritonGenerateStream
+            | Protocol::LmdeployTriton => ("triton", ""),
             Protocol::OpenaiCompletions | Protocol::InProcess => ("openai", "v1/completions"),
             Protocol::OpenaiChat => ("openai", "v1/chat/completions"),
         };
@@ -92,7 +95,7 @@ fn inputs(point: &LoadPoint, prompt: &Prompt) -> Value {
     let max_tokens = prompt.answer_tokens(&point.output);
     let payload = |field: &str, content: Value| json!({"payload": json!({field: content, "max_tokens": max_tokens, "stream": point.streaming}).to_string()});
     match point.protocol {
-        Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream => {
+        Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream | Protocol::LmdeployTriton => {
             let mut tensors =
                 json!({"text_input": prompt.content.text(), "max_tokens": max_tokens, "stream": point.streaming});
             if point.output.mode == OutputMode::Exact {
@@ -108,7 +111,7 @@ fn inputs(point: &LoadPoint, prompt: &Prompt) -> Value {
 fn output(protocol: Protocol, text: &str) -> Value {
     let event = |object: &str, choice: Value| json!({"response": format!("data: {}", json!({"object": object, "choices": [choice]}))});
     match protocol {
-        Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream => {
+        Protocol::TritonGrpc | Protocol::TritonGenerate | Protocol::TritonGenerateStream | Protocol::LmdeployTriton => {
             json!({"text_output": text})
         }
         Protocol::OpenaiCompletions | Protocol::InProcess => event("text_completion", json!({"text": text})),

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use serde_json::{Value, json};
 
-use super::script_args::{ApiArgs, Backend, DatasetName, Script, Served, ServingArgs, StaticArgs, ThroughputArgs};
+use super::script_args::{
+    ApiArgs, Backend, DatasetName, Script, Served, ServingArgs, StaticArgs, ThroughputArgs, TisArgs,
+};
 use super::task::Task;
 use super::{NAME, bar, with_scheme};
 use crate::cli::block_on;
@@ -124,7 +126,8 @@ fn given(script: Script) -> Result<Given, Failure> {
         Script::Static(args) => fixed_lengths(Method::Static, args),
         Script::StaticA1(args) => fixed_lengths(Method::StaticA1, args),
         Script::Throughput(args) => Ok(throughput(args)),
-        Script::Tis(_) | Script::TisA1(_) => Err(tis()),
+        Script::Tis(args) => Ok(tis(Method::Tis, args)),
+        Script::TisA1(args) => Ok(tis(Method::TisA1, args)),
     }
 }
 
@@ -177,6 +180,28 @@ fn api(method: Method, args: ApiArgs) -> Given {
             "concurrency": [args.concurrency],
             "requests": args.num_prompts,
             "streaming": args.stream.or(false),
+            "sampling": sampling,
+        })),
+        rounds: Rounds::default(),
+        csv: ScriptFile { path: args.csv, append: false },
+        notes: Vec::new(),
+    }
+}
+
+fn tis(method: Method, args: TisArgs) -> Given {
+    let sampling = Sampling { temperature: args.temperature, top_k: Some(args.top_k), top_p: Some(args.top_p) };
+    Given {
+        method,
+        url: args.server_addr,
+        model: Some("turbomind".to_owned()),
+        engine: "lmdeploy",
+        tokenizer: args.tokenizer_path,
+        seed: args.seed,
+        phases: only(json!({
+            "data": {"sharegpt": {"path": args.dataset}},
+            "concurrency": [args.concurrency],
+            "requests": args.num_prompts,
+            "streaming": args.stream.or(true),
             "sampling": sampling,
         })),
         rounds: Rounds::default(),
@@ -378,12 +403,6 @@ fn given_or(flag: &str, what: &str, value: Option<PathBuf>) -> Result<PathBuf, F
         problem: format!("`{flag}` is not given"),
         hint: format!("give `{flag}`, {what}"),
     })
-}
-
-/// Until its client is here.
-fn tis() -> Failure {
-    let reason = "its client calls three models of a Triton server for each token, which cannot be reproduced yet";
-    Failure::Refused(format!("`profile_serving.py`: {reason}"))
 }
 
 fn refused(flag: &str, reason: &str) -> Failure {

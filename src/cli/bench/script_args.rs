@@ -81,11 +81,30 @@ impl StreamOutput {
     }
 }
 
-/// Of a script that is refused, whatever it is told.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct TisArgs {
-    #[arg(hide = true, num_args = 0.., allow_hyphen_values = true, trailing_var_arg = true)]
-    pub words: Vec<String>,
+    /// The Triton server's gRPC address: `0.0.0.0:33337`.
+    pub server_addr: String,
+    /// Folder with the model's `tokenizer.json`.
+    pub tokenizer_path: PathBuf,
+    /// The ShareGPT file.
+    pub dataset: PathBuf,
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub concurrency: u32,
+    #[arg(long, alias = "num_prompts", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub num_prompts: u64,
+    #[arg(long, alias = "top_k", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub top_k: u32,
+    #[arg(long, alias = "top_p", default_value_t = 1.0)]
+    pub top_p: f64,
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    #[command(flatten)]
+    pub stream: StreamOutput,
+    #[arg(long, value_name = "FILE", default_value = "./profile_tis.csv")]
+    pub csv: PathBuf,
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// The server that does what the script's own engine did.

@@ -26,11 +26,6 @@ pub(super) fn check(phase: &Value, path: &KeyPath, has_protocol_axis: bool, repo
         let complaint = Complaint::new(format!("`{field}` is given beside a `method`, which decides it"));
         report.at_key(path.key(field), complaint.with_hint("remove it"));
     }
-    if matches!(method, Method::Tis | Method::TisA1) {
-        let complaint = Complaint::new("this method cannot be reproduced yet");
-        let hint = "its client calls three models of a Triton server for each token, which is not there";
-        report.at_value(path.key("method"), complaint.with_hint(hint));
-    }
     check_data(phase, method, path, report);
 }
 

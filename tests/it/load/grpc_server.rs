@@ -1,5 +1,7 @@
 //! Triton's gRPC service with scripted responses.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +20,18 @@ pub(super) type Responses = Vec<Result<ModelStreamInferResponse, Status>>;
 pub(super) struct Seen {
     pub(super) streams: usize,
     pub(super) requests: Vec<ModelInferRequest>,
+    /// Of all methods, in order.
+    pub(super) calls: Vec<ModelInferRequest>,
+    /// How often a model's configuration was asked for.
+    pub(super) configs: usize,
+    /// Where requests came from.
+    pub(super) peers: HashSet<SocketAddr>,
 }
+
+type Answered<T> = Result<T, Status>;
+/// Responses to a request, the n-th on a stream.
+type Script = Arc<dyn Fn(usize, &ModelInferRequest) -> Responses + Send + Sync>;
+type Infer = Arc<dyn Fn(&ModelInferRequest) -> Answered<kserve::ModelInferResponse> + Send + Sync>;
 
 pub(super) struct Server {
     pub(super) url: String,
@@ -29,8 +42,9 @@ pub(super) struct Server {
 struct Triton {
     inputs: Vec<&'static str>,
     outputs: Vec<&'static str>,
-    /// Responses to the n-th request.
-    script: Arc<dyn Fn(usize) -> Responses + Send + Sync>,
+    script: Script,
+    infer: Infer,
+    config: kserve::ModelConfig,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -40,15 +54,38 @@ impl Server {
         outputs: &[&'static str],
         script: impl Fn(usize) -> Responses + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let triton = Triton {
+        Self::serve(Triton {
             inputs: inputs.to_vec(),
             outputs: outputs.to_vec(),
-            script: Arc::new(script),
-            seen: Arc::clone(&seen),
-        };
+            script: Arc::new(move |number, _| script(number)),
+            infer: Arc::new(|_| not_needed()),
+            config: kserve::ModelConfig::default(),
+            seen: Arc::default(),
+        })
+        .await
+    }
+
+    /// With streams and single answers that depend on what is asked.
+    pub(super) async fn of_models(
+        config: kserve::ModelConfig,
+        script: impl Fn(&ModelInferRequest) -> Responses + Send + Sync + 'static,
+        infer: impl Fn(&ModelInferRequest) -> Answered<kserve::ModelInferResponse> + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Triton {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            script: Arc::new(move |_, request| script(request)),
+            infer: Arc::new(infer),
+            config,
+            seen: Arc::default(),
+        })
+        .await
+    }
+
+    async fn serve(triton: Triton) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::clone(&triton.seen);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let service = GrpcInferenceServiceServer::new(triton);
@@ -65,7 +102,7 @@ impl Server {
 
 type ResponseStream = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
-fn not_needed<T>() -> Result<Response<T>, Status> {
+fn not_needed<T>() -> Answered<T> {
     Err(Status::unimplemented("no test needs it"))
 }
 
@@ -78,14 +115,17 @@ impl GrpcInferenceService for Triton {
         requests: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<ResponseStream>, Status> {
         self.seen.lock().unwrap().streams += 1;
+        self.seen.lock().unwrap().peers.extend(requests.remote_addr());
         let (seen, script) = (Arc::clone(&self.seen), Arc::clone(&self.script));
         let responses = requests.into_inner().flat_map(move |request| {
+            let Ok(request) = request else { return futures_util::stream::iter(Vec::new()) };
             let number = {
                 let mut seen = seen.lock().unwrap();
-                seen.requests.extend(request);
+                seen.calls.push(request.clone());
+                seen.requests.push(request.clone());
                 seen.requests.len() - 1
             };
-            futures_util::stream::iter(script(number))
+            futures_util::stream::iter(script(number, &request))
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -134,16 +174,22 @@ impl GrpcInferenceService for Triton {
 
     async fn model_infer(
         &self,
-        _: Request<kserve::ModelInferRequest>,
+        request: Request<kserve::ModelInferRequest>,
     ) -> Result<Response<kserve::ModelInferResponse>, Status> {
-        not_needed()
+        let peer = request.remote_addr();
+        let request = request.into_inner();
+        let mut seen = self.seen.lock().unwrap();
+        seen.peers.extend(peer);
+        seen.calls.push(request.clone());
+        (self.infer)(&request).map(Response::new)
     }
 
     async fn model_config(
         &self,
         _: Request<kserve::ModelConfigRequest>,
     ) -> Result<Response<kserve::ModelConfigResponse>, Status> {
-        not_needed()
+        self.seen.lock().unwrap().configs += 1;
+        Ok(Response::new(kserve::ModelConfigResponse { config: Some(self.config.clone()) }))
     }
 
     async fn model_statistics(

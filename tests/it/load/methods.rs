@@ -13,12 +13,12 @@ use super::{point, run_job};
 
 const REQUESTS: u64 = 20;
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What the script of `method` sends for the recorded conversations, one after the other.
-fn load(method: Method, seed: u64) -> LoadPoint {
+pub(super) fn load(method: Method, seed: u64) -> LoadPoint {
     let arrival = Arrival::Closed { concurrency: 1 };
     let defaults = method.defaults();
     let talks = PromptFile::at(root().join("tests/it/fixtures/lmdeploy/talks.json"));
@@ -36,17 +36,22 @@ fn load(method: Method, seed: u64) -> LoadPoint {
     }
 }
 
-/// The bodies in the order in which they came, field by field.
-async fn sent(point: LoadPoint) -> Vec<String> {
-    let server =
-        Server::start(|_| Script::stream(&["data: {\"choices\": [{\"text\": \"a\"}]}\n\n", "data: [DONE]\n\n"])).await;
+pub(super) fn job(url: &str, point: LoadPoint) -> LoadJob {
     let path = point.data.path().map(PathBuf::from).unwrap();
     let source = Source::read(&point.data, AnswerLengths::Needed, &path).unwrap();
     let tokenizer = Tokenizer::load(&root().join("src/dummy")).unwrap();
     let workload = make(&point, source.as_ref(), Ok(&tokenizer)).unwrap();
-    let target = Target { protocol: point.protocol, base_url: server.url.clone(), model: "tiny".to_owned() };
-    let requests = workload.prompts.len();
-    run_job(LoadJob { target, point, workload, tokenizer: None }, CancellationToken::new()).await;
+    let target = Target { protocol: point.protocol, base_url: url.to_owned(), model: "tiny".to_owned() };
+    LoadJob { target, point, workload, tokenizer: None }
+}
+
+/// The bodies in the order in which they came, field by field.
+async fn sent(point: LoadPoint) -> Vec<String> {
+    let server =
+        Server::start(|_| Script::stream(&["data: {\"choices\": [{\"text\": \"a\"}]}\n\n", "data: [DONE]\n\n"])).await;
+    let job = job(&server.url, point);
+    let requests = job.workload.prompts.len();
+    run_job(job, CancellationToken::new()).await;
     let seen = server.seen();
     assert_eq!(seen.connections, requests, "each has a connection of its own");
     seen.bodies.iter().map(ToString::to_string).collect()

@@ -7,6 +7,7 @@ mod grpc;
 mod grpc_server;
 mod http;
 mod http_server;
+mod lmdeploy;
 mod methods;
 mod open;
 mod turns;
