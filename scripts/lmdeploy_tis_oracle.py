@@ -170,7 +170,7 @@ def compare_figures(options, concurrency, arguments):
     print(f"figures, {concurrency} at a time:")
     for column, value in theirs.items():
         more = (float(value) - float(ours[column])) / float(value)
-        near = abs(more) < 0.05
+        near = abs(more) < 0.1
         good &= near
         print(f"  {column:28} {value:>12} {ours[column]:>12}  {more:+.1%}{'' if near else '  TOO FAR'}")
     return good
