@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use procfs::net::{TcpState, tcp, tcp6};
@@ -79,6 +80,10 @@ fn sockets(process: &Process) -> Vec<u64> {
 /// Ports handed out by this process. Two servers that start at the same time must not get the same one.
 static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
+/// Below the ports that Linux gives to outgoing connections by default: one of those, of the load generator for instance,
+/// could take the port before the server does.
+const PORTS: Range<u16> = 20_000..32_000;
+
 /// A TCP port on which nobody listens, never the same one twice in the life of this process.
 ///
 /// Another program may still take it before the server does: [`Server::owns_port`](crate::process::Server::owns_port)
@@ -87,14 +92,18 @@ static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// # Errors
 /// When `host` is no address of this host, or no port is left.
 pub fn free_port(host: &str) -> Result<u16, ProcessError> {
-    // The kernel picks at random among some 28,000 ports: so many repeats mean that nearly all were handed out.
-    const TRIES: u32 = 10_000;
+    // So many misses mean that nearly all were handed out.
+    const TRIES: u32 = 100_000;
     let failed = |source| ProcessError::NoFreePort { host: host.to_owned(), source };
     for _ in 0..TRIES {
-        let listener = TcpListener::bind((host, 0)).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
-        if HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
-            return Ok(port);
+        let port = rand::random_range(PORTS);
+        if !HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            continue;
+        }
+        match TcpListener::bind((host, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(failed(error)),
         }
     }
     Err(failed(io::ErrorKind::AddrInUse.into()))

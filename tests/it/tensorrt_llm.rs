@@ -207,7 +207,7 @@ fn each_precision_is_made_by_the_script_that_makes_it() {
     }
 }
 
-/// As `launch_triton_server.py` of the backend builds it.
+/// As `launch_triton_server.py` of the backend builds it, on the loopback.
 #[test]
 fn the_server_has_a_rank_for_each_gpu() {
     let recipe = recipe();
@@ -217,8 +217,8 @@ fn the_server_has_a_rank_for_each_gpu() {
     };
     let rank = |index: u32, explicit: &str| {
         format!(
-            "tritonserver --model-repository=<render>{explicit} --grpc-port=8001 --http-port=8000 --metrics-port=8002 \
-             --disable-auto-complete-config --backend-config=python,shm-region-prefix-name=benchrun_8000_{index}_"
+            "tritonserver --model-repository=<render>{explicit} --grpc-address=127.0.0.1 --http-address=127.0.0.1 \
+             --grpc-port=8001 --http-port=8000 --metrics-port=8002 --disable-auto-complete-config --backend-config=python,shm-region-prefix-name=benchrun_8000_{index}_"
         )
     };
     let explicit = " --model-control-mode=explicit --load-model=tensorrt_llm";

@@ -82,7 +82,10 @@ fn reuse_in_configs(env: &TestEnv, running: &mut Running) -> BTreeMap<bool, Valu
                 continue;
             }
             let cell = env.latest("triton-cpu").join("cells/tiny-qwen2/fp16/bs4/isl64/osl16").join(cell);
-            let config = get(&http_port(&cell).unwrap(), "/v2/models/tensorrt_llm/config");
+            let port = http_port(&cell).unwrap();
+            let config = get(&port, "/v2/models/tensorrt_llm/config");
+            // A server for all addresses would answer here, too.
+            assert!(TcpStream::connect(format!("127.0.0.2:{port}")).is_err(), "only 127.0.0.1 is served");
             // A server that is ending answers with an error.
             let parameters = config.and_then(|config| config.get("parameters").cloned());
             said.extend(parameters.map(|it| (reuse, it["enable_kv_cache_reuse"]["string_value"].clone())));
