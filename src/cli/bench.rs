@@ -180,6 +180,7 @@ impl Bench {
             series: folder.join("metrics.jsonl"),
             processes: None,
             gpus: Vec::new(),
+            gpu_memory_mib_before: None,
         });
         observation.await
     }

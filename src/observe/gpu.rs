@@ -33,6 +33,12 @@ pub fn visible_gpus(count: u32, cuda_visible_devices: Option<&str>) -> Vec<Strin
     }
 }
 
+/// MiB that all processes on these GPUs have now; `None` without GPUs, or without their driver's library.
+#[must_use]
+pub fn gpu_memory_mib(names: Vec<String>) -> Option<f64> {
+    Gpus::open(names)?.sample().memory_mib
+}
+
 impl Gpus {
     /// `None` without GPUs to watch, or where the driver's library is not there.
     pub(super) fn open(names: Vec<String>) -> Option<Self> {

@@ -8,6 +8,7 @@ use crate::record::ServerFacts;
 pub(super) struct Machine {
     processes: Option<ProcessTree>,
     gpus: Option<Gpus>,
+    gpu_memory_mib_before: Option<f64>,
     rss_mib_peak: Option<f64>,
     gpu_memory_mib_peak: Option<f64>,
     /// Since the mark.
@@ -30,11 +31,20 @@ struct Mean {
 }
 
 impl Machine {
-    pub(super) fn new(processes: Option<ProcessTree>, gpus: Vec<String>) -> Self {
+    pub(super) fn new(processes: Option<ProcessTree>, gpus: Vec<String>, gpu_memory_mib_before: Option<f64>) -> Self {
         let gpus = Gpus::open(gpus);
         let mark = Mark::now(processes, gpus.as_ref());
         let (gpu_power_w, gpu_busy) = (Mean::default(), Mean::default());
-        Self { processes, gpus, rss_mib_peak: None, gpu_memory_mib_peak: None, gpu_power_w, gpu_busy, mark }
+        Self {
+            processes,
+            gpus,
+            gpu_memory_mib_before,
+            rss_mib_peak: None,
+            gpu_memory_mib_peak: None,
+            gpu_power_w,
+            gpu_busy,
+            mark,
+        }
     }
 
     /// Means and counters begin here; peaks are of all the time.
@@ -64,6 +74,7 @@ impl Machine {
         ServerFacts {
             host_rss_mib_peak: self.rss_mib_peak,
             cpu_cores_mean: since(self.mark.cpu_s, now.cpu_s).filter(|_| seconds > 0.0).map(|cpu_s| cpu_s / seconds),
+            gpu_memory_mib_before: self.gpu_memory_mib_before,
             gpu_memory_mib_peak: self.gpu_memory_mib_peak,
             gpu_power_w_mean: power_w,
             gpu_busy_mean: self.gpu_busy.value(),

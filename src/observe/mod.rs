@@ -25,7 +25,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use gpu::visible_gpus;
+pub use gpu::{gpu_memory_mib, visible_gpus};
 pub use idle::wait_until_idle;
 pub use observation::{Marker, Observation, Watch};
 pub use sent::Sent;

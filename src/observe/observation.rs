@@ -43,6 +43,8 @@ pub struct Watch {
     pub processes: Option<ProcessTree>,
     /// Indices or UUIDs; see [`visible_gpus`](super::visible_gpus).
     pub gpus: Vec<String>,
+    /// What their memory held when the server had just been started.
+    pub gpu_memory_mib_before: Option<f64>,
 }
 
 /// A server that is being watched. Dropping it ends that.
@@ -164,14 +166,14 @@ struct Watcher {
 
 impl Watcher {
     async fn start(watch: Watch) -> Self {
-        let Watch { metrics_url, statistics_url, pause, model, series, processes, gpus } = watch;
+        let Watch { metrics_url, statistics_url, pause, model, series, processes, gpus, gpu_memory_mib_before } = watch;
         let mut watcher = Self {
             client: web_client(),
             url: metrics_url,
             pause,
             began: Instant::now(),
             file: SeriesFile::new(series),
-            machine: Machine::new(processes, gpus),
+            machine: Machine::new(processes, gpus, gpu_memory_mib_before),
             loaded: None,
             pages: Err(NoPages::NotAsked),
             statistics_url,

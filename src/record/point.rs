@@ -90,6 +90,9 @@ pub struct Certificate {
 #[serde(default)]
 pub struct ServerFacts {
     pub gpus: Option<u32>,
+    /// What the GPUs' memory held before this server, of other programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_mib_before: Option<f64>,
     pub gpu_memory_mib_peak: Option<f64>,
     /// Watts, all GPUs of the server together.
     pub gpu_power_w_mean: Option<f64>,

@@ -217,9 +217,11 @@ fn script_row(method: Method, point: &PointRecord, figures: &ScriptFigures) -> V
     cells
 }
 
-/// Of a GPU, and of all of them. A script that sees no GPU writes 0.
+/// Of a GPU, and of all of them, above what was there before the server. A script that sees no GPU writes 0.
 fn gpu_memory_gib(point: &PointRecord) -> [f64; 2] {
-    let all = point.server.gpu_memory_mib_peak.unwrap_or_default() / 1024.0;
+    let [peak, before] =
+        [point.server.gpu_memory_mib_peak, point.server.gpu_memory_mib_before].map(Option::unwrap_or_default);
+    let all = (peak - before).max(0.0) / 1024.0;
     [all / f64::from(point.server.gpus.unwrap_or(1).max(1)), all]
 }
 
@@ -254,6 +256,7 @@ fn python_float(number: f64) -> String {
 mod tests {
     use super::*;
     use crate::base::Scalar;
+    use crate::record::ServerFacts;
     use crate::stats::fixture::{MS, point, streamed};
     use crate::stats::lmdeploy::ScriptRequest;
 
@@ -292,6 +295,22 @@ mod tests {
         let not_streamed = ScriptFigures { first_token_s: None, ..figures() };
         assert_eq!(line(Method::Tis, &not_streamed), "2,3,6.000,360.000,-,-,-,32.000,88.000");
         assert_eq!(line(Method::Throughput, &not_streamed), "2,3,6.000,360.000,-,-,-,-,-,-,-,32.000,88.000");
+    }
+
+    #[test]
+    fn memory_is_that_above_what_was_there_before() {
+        let memory = |before, peak| {
+            let server = ServerFacts {
+                gpus: Some(2),
+                gpu_memory_mib_before: before,
+                gpu_memory_mib_peak: peak,
+                ..Default::default()
+            };
+            gpu_memory_gib(&PointRecord { server, ..point() }).map(|gib| format!("{gib:.1}"))
+        };
+        assert_eq!(memory(Some(1024.0), Some(4096.0)), ["1.5", "3.0"]);
+        assert_eq!(memory(None, Some(4096.0)), ["2.0", "4.0"], "of a server that was up before");
+        assert_eq!(memory(None, None), ["0.0", "0.0"]);
     }
 
     /// A tie in binary, which is not rounded up.

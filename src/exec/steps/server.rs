@@ -11,7 +11,7 @@ use crate::exec::engines::PreparedEngine;
 use crate::exec::gpus::CUDA_VISIBLE_DEVICES;
 use crate::load::{Target, answers};
 use crate::manifest::Runtime;
-use crate::observe::{Watch, visible_gpus, wait_until_idle};
+use crate::observe::{Watch, gpu_memory_mib, visible_gpus, wait_until_idle};
 use crate::plan::Step;
 use crate::process::{CommandSpec, ExitFacts, PortOwner, Server, free_port};
 use crate::recipe::{LoadedRecipe, Part};
@@ -41,6 +41,7 @@ pub(super) struct Running {
     logs: PathBuf,
     /// In a container, whose processes are not ours to look into.
     contained: bool,
+    gpu_memory_mib_before: Option<f64>,
     /// For how long requests that were given up may go on in it.
     left_behind: Option<Duration>,
 }
@@ -52,7 +53,8 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
     let (values, ports) = choose_ports(job, step)?;
     let PreparedEngine { recipe, runtime, .. } = job.engine(step);
     let rendered = recipe.render(Part::Server, &values)?.unwrap_or_default();
-    let cell = job.prepared.plan.cells[job.cells_of(index)[0]].id.clone();
+    let planned = &job.prepared.plan.cells[job.cells_of(index)[0]];
+    let cell = planned.id.clone();
     let logs = job.log_folder(index)?;
     let server = if rendered.command.is_empty() {
         None
@@ -66,6 +68,7 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
         Some(server)
     };
     let contained = matches!(runtime, Runtime::Docker(_));
+    let gpus = server.as_ref().map_or_else(Vec::new, |server| gpus_of(server, planned.gpus));
     let mut running = Running {
         server,
         engine: step.values.engine(),
@@ -73,6 +76,8 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
         cell: cell.clone(),
         logs,
         contained,
+        // Its process has only begun: a driver's context alone takes longer than this.
+        gpu_memory_mib_before: gpu_memory_mib(gpus),
         left_behind: None,
     };
     let ready = async {
@@ -89,6 +94,10 @@ pub(super) async fn start(job: &Job, index: usize, cancel: &CancellationToken) -
             Err(error)
         }
     }
+}
+
+fn gpus_of(server: &Server, count: u32) -> Vec<String> {
+    visible_gpus(count, server.variable(CUDA_VISIBLE_DEVICES).as_deref())
 }
 
 fn choose_ports(job: &Job, step: &Step) -> Result<(Context, Vec<u16>), StepError> {
@@ -132,10 +141,8 @@ impl Running {
             series,
             // A container's client is not the server.
             processes: self.server.as_ref().filter(|_| !self.contained).map(Server::processes),
-            gpus: self
-                .server
-                .as_ref()
-                .map_or_else(Vec::new, |server| visible_gpus(gpus, server.variable(CUDA_VISIBLE_DEVICES).as_deref())),
+            gpus: self.server.as_ref().map_or_else(Vec::new, |server| gpus_of(server, gpus)),
+            gpu_memory_mib_before: self.gpu_memory_mib_before,
         })
     }
 
