@@ -256,7 +256,7 @@ def protocols(benchrun, folder):
         with null_server(benchrun, folder, "--ttft", "50ms", "--itl", "20ms") as url:
             run_bench(benchrun, folder, url, protocol, 10, 200, 50)
         (row,) = csv.DictReader((folder / "home/runs/bench/latest/results.csv").read_text().splitlines())
-        show_row([protocol, *[float(row[column]) if row[column] else "" for column in columns]])
+        show_row([protocol, *[f"{float(row[column]):.2f}" if row[column] else "" for column in columns]])
 
 
 SCALE = """
