@@ -3,7 +3,7 @@
 
     scripts/lmdeploy_oracle.py --lmdeploy CLONE --benchrun BINARY --tokenizer FOLDER [--record FOLDER]
 
-CLONE is a git clone of LMDeploy with its tags. Its scripts of v0.1.0 and v0.16.0 and benchrun ask the same paced server,
+CLONE is a git clone of LMDeploy with its tags, FOLDER a model's: `tokenizer.json` and `config.json`. Its scripts of v0.1.0 and v0.16.0 and benchrun ask the same paced server,
 one after the other, for the conversations of tests/it/fixtures/lmdeploy/talks.json. `--record` writes the bodies that the
 scripts sent: what tests/it/load/methods.rs compares with. Needs numpy, requests, fire, tqdm, aiohttp, pillow and
 tokenizers; LMDeploy itself and transformers are replaced by a few lines.
